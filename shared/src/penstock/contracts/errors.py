@@ -1,0 +1,118 @@
+"""Every error that a request or a process can meet, and what each one means for the request.
+
+    PenstockError                    code, field, limit; never the value itself
+    ├── RequestError                 the request is at fault: refused, never retried
+    │   ├── InvalidRequest           bytes, shape, field or header that breaks the contract
+    │   ├── UnsupportedSchema        a schema name or version this release does not speak
+    │   ├── LimitExceeded            a size, count or length above its limit
+    │   ├── DuplicateRequest         the request id has been seen: its first result stands
+    │   └── Expired                  the deadline has passed: terminal `expired`
+    ├── RetriableError               the same record may succeed later: retried with backoff
+    │   ├── BackendUnavailable       a model, detector or store does not answer
+    │   └── BackendTimeout           it answered too late
+    ├── StageError                   the stage is at fault (a bug or a corrupt event): dead letter
+    └── ConfigurationError           the process cannot start; the message says which setting and why
+
+The runtime alone turns an error into a retry, a dead letter or a refusal. Messages name the
+field, the shape of what was found (its type and length), the limit and the way out. They never
+quote the value: it may hold personal data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from penstock.contracts.events import RequestContext
+
+
+class PenstockError(Exception):
+    """Root of all errors. `code` is stable and machine readable."""
+
+    retriable: ClassVar[bool] = False
+    default_code: ClassVar[str] = "error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        limit: int | float | str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.field = field
+        self.limit = limit
+        self.context: RequestContext | None = None
+
+    def about(self, context: RequestContext) -> Self:
+        """Say which request this is about, where the raiser knows it better than the headers do."""
+        self.context = context
+        return self
+
+
+class RequestError(PenstockError):
+    """The request is at fault; trying it again unchanged cannot help."""
+
+    default_code = "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    """Bytes, shape, field or header that breaks the contract."""
+
+
+class UnsupportedSchema(RequestError):
+    """A schema name or version that this release does not speak."""
+
+    default_code = "unsupported_schema"
+
+
+class LimitExceeded(RequestError):
+    """A size, count or length above its limit."""
+
+    default_code = "limit_exceeded"
+
+
+class DuplicateRequest(RequestError):
+    """The request id has been accepted before; the first record's result stands."""
+
+    default_code = "duplicate_request"
+
+
+class Expired(RequestError):
+    """The request's deadline has passed."""
+
+    default_code = "deadline_exceeded"
+
+
+class RetriableError(PenstockError):
+    """The same record may succeed later."""
+
+    retriable = True
+    default_code = "unavailable"
+
+
+class BackendUnavailable(RetriableError):
+    """A model, detector or store does not answer."""
+
+    default_code = "backend_unavailable"
+
+
+class BackendTimeout(RetriableError):
+    """A model, detector or store answered too late."""
+
+    default_code = "backend_timeout"
+
+
+class StageError(PenstockError):
+    """The stage is at fault: a bug, or an event that should not exist."""
+
+    default_code = "internal_error"
+
+
+class ConfigurationError(PenstockError):
+    """The process cannot start with these settings."""
+
+    default_code = "configuration"

@@ -1,0 +1,163 @@
+"""Kafka headers of a request: what routing needs without parsing the body.
+
+`traceparent` and `tracestate` are read and written by the runtime's propagator, not here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+from penstock.contracts.errors import InvalidRequest
+from penstock.contracts.events import Priority, RequestContext
+from penstock.contracts.request import IDENTIFIER_PATTERN
+
+REQUEST_ID = "request-id"
+CONVERSATION_ID = "conversation-id"
+TENANT = "tenant"
+PRIORITY = "priority"
+DEADLINE = "deadline"
+SCHEMA = "schema"
+ATTEMPT = "attempt"
+DEAD_LETTER = "dead-letter"
+REDRIVE_OF = "redrive-of"
+"""Of a dead letter sent again: where the record stood that it was."""
+REDRIVEN = "redriven"
+"""Of a marker on llm.dead-letters: which letter was sent again, and where to."""
+
+MAX_HEADER_BYTES = 1024
+MAX_DEADLINE_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+PLACE_PATTERN = r"^[A-Za-z0-9._-]{1,249}/[0-9]{1,9}/[0-9]{1,18}$"
+
+_PLACE = re.compile(PLACE_PATTERN.removesuffix("$"))
+_IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
+_PRIORITIES: tuple[str, ...] = get_args(Priority)
+
+RawHeaders = Iterable[tuple[str, bytes | str | None]]
+
+
+def _invalid(name: str, expected: str, raw: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"header {name}: expected {expected}, got {len(raw)} characters of another form",
+        code="invalid_header",
+        field=f"header {name}",
+        limit=expected,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeaders:
+    """The parsed headers; None where upstream gave none. Build with `parse`."""
+
+    request_id: str | None = None
+    conversation_id: str | None = None
+    tenant: str | None = None
+    priority: Priority | None = None
+    deadline_ms: int | None = None
+    schema: str | None = None
+    attempt: int = 0
+    redrive_of: str | None = None
+
+    @classmethod
+    def parse(cls, raw: RawHeaders | None) -> RequestHeaders:
+        """Parse what is there; raises InvalidRequest naming the first header of a wrong type or form."""
+        values = _texts(raw or ())
+        for name in (REQUEST_ID, CONVERSATION_ID, TENANT):
+            if name in values and not _IDENTIFIER.fullmatch(values[name]):
+                raise _invalid(name, "1 to 128 letters, digits and . _ : -", values[name])
+        priority = values.get(PRIORITY)
+        if priority is not None and priority not in _PRIORITIES:
+            raise _invalid(PRIORITY, " or ".join(_PRIORITIES), priority)
+        deadline = _integer(values, DEADLINE, MAX_DEADLINE_MS)
+        attempt = _integer(values, ATTEMPT, 1_000_000)
+        redrive_of = values.get(REDRIVE_OF)
+        if redrive_of is not None and not _PLACE.fullmatch(redrive_of):
+            raise _invalid(REDRIVE_OF, "TOPIC/PARTITION/OFFSET", redrive_of)
+        return cls(
+            request_id=values.get(REQUEST_ID),
+            conversation_id=values.get(CONVERSATION_ID),
+            tenant=values.get(TENANT),
+            priority=priority,  # type: ignore[arg-type]  # membership was checked two lines above
+            deadline_ms=deadline,
+            schema=values.get(SCHEMA),
+            attempt=attempt or 0,
+            redrive_of=redrive_of,
+        )
+
+    @classmethod
+    def salvage(cls, raw: RawHeaders | None) -> RequestHeaders:
+        """What can be kept of headers that `parse` refuses: each well-formed header, nothing of the others."""
+        kept: dict[str, bytes | str | None] = {}
+        for name, value in raw or ():
+            try:
+                cls.parse([(name, value)])
+            except InvalidRequest:
+                continue
+            kept[name] = value
+        return cls.parse(kept.items())
+
+
+def _texts(raw: RawHeaders) -> dict[str, str]:
+    """Our headers as text, the last of each name; foreign headers are left alone."""
+    known = (REQUEST_ID, CONVERSATION_ID, TENANT, PRIORITY, DEADLINE, SCHEMA, ATTEMPT, REDRIVE_OF)
+    values: dict[str, str] = {}
+    for name, value in raw:
+        if name not in known or value is None:
+            continue
+        if len(value) > MAX_HEADER_BYTES:
+            raise InvalidRequest(
+                f"header {name}: {len(value)} bytes, more than {MAX_HEADER_BYTES}",
+                code="invalid_header",
+                field=f"header {name}",
+                limit=MAX_HEADER_BYTES,
+            )
+        try:
+            values[name] = value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError:
+            raise InvalidRequest(
+                f"header {name}: {len(value)} bytes that are not UTF-8",
+                code="invalid_header",
+                field=f"header {name}",
+                limit="UTF-8 text",
+            ) from None
+    return values
+
+
+def _integer(values: Mapping[str, str], name: str, most: int) -> int | None:
+    raw = values.get(name)
+    if raw is None:
+        return None
+    if not (raw.isascii() and raw.isdigit()) or len(raw) > 18 or int(raw) > most:
+        raise _invalid(name, f"a whole number from 0 to {most}", raw)
+    return int(raw)
+
+
+def of_context(context: RequestContext, schema: str, attempt: int = 0) -> list[tuple[str, bytes]]:
+    """The headers of an event, from its context."""
+    headers = [
+        (REQUEST_ID, context.request_id.encode()),
+        (CONVERSATION_ID, context.conversation_id.encode()),
+        (TENANT, context.tenant.encode()),
+        (PRIORITY, context.priority.encode()),
+        (SCHEMA, schema.encode()),
+        (ATTEMPT, str(attempt).encode()),
+    ]
+    if context.deadline_ms is not None:
+        headers.append((DEADLINE, str(context.deadline_ms).encode()))
+    return headers
+
+
+def cloud_event(event_id: str, source: str, schema: str, time_iso: str) -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0 attributes in Kafka binary mode."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", schema.encode()),
+        ("ce_time", time_iso.encode()),
+        ("content-type", b"application/json"),
+    ]

@@ -1,0 +1,118 @@
+"""The topics, from `topics.toml` beside this module, and which message each carries.
+
+Creating them on a broker is the runtime's work (`penstock.runtime.topics`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from penstock.contracts.base import Contract, Message
+from penstock.contracts.events import (
+    CompletionGenerated,
+    CompletionScreened,
+    Event,
+    RequestAnonymized,
+    RequestPreprocessed,
+    RequestScreened,
+    TokensGenerated,
+)
+from penstock.contracts.request import CompletionRequest
+from penstock.contracts.results import DeadLetter, RequestFinished
+
+REQUESTS: Final = "llm.requests"
+PREPROCESSED: Final = "llm.preprocessed"
+ANONYMIZED: Final = "llm.anonymized"
+SCREENED: Final = "llm.screened"
+COMPLETIONS: Final = "llm.completions"
+TOKENS: Final = "llm.tokens"
+SCREENED_COMPLETIONS: Final = "llm.screened-completions"
+RESULTS: Final = "llm.results"
+DEAD_LETTERS: Final = "llm.dead-letters"
+STATE_REQUEST_IDS: Final = "llm.state.request-ids"
+STATE_VAULTS: Final = "llm.state.vaults"
+
+
+class StateEntry(Message):
+    """A value of a stage's state; the record key is the state's key. `value` is the stage's own text."""
+
+    schema_name: ClassVar[str] = "penstock.state-entry"
+
+    value: str
+
+
+MESSAGES: Final[Mapping[str, type[Message]]] = {
+    message.schema_name: message
+    for message in (
+        CompletionRequest,
+        RequestPreprocessed,
+        RequestAnonymized,
+        RequestScreened,
+        CompletionGenerated,
+        CompletionScreened,
+        TokensGenerated,
+        RequestFinished,
+        DeadLetter,
+        StateEntry,
+    )
+}
+"""Schema name -> message."""
+
+EVENTS: Final[Mapping[str, type[Event]]] = {
+    PREPROCESSED: RequestPreprocessed,
+    ANONYMIZED: RequestAnonymized,
+    SCREENED: RequestScreened,
+    COMPLETIONS: CompletionGenerated,
+    SCREENED_COMPLETIONS: CompletionScreened,
+}
+"""Topic -> the event between two stages that it carries."""
+
+
+Party = Literal["upstream", "preprocess", "anonymize", "safety", "inference", "postprocess", "operator"]
+"""Who writes or reads a topic: a service, whoever sends requests and awaits results, or a person."""
+
+
+class Topic(Contract):
+    """One topic as `topics.toml` declares it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str
+    message: str
+    written_by: Annotated[tuple[Party, ...], Field(min_length=1)]
+    read_by: Annotated[tuple[Party, ...], Field(min_length=1)]
+    partitions: Annotated[int, Field(ge=1)]
+    retention_hours: Annotated[int, Field(ge=0)]
+    cleanup: Literal["delete", "compact", "compact,delete"]
+    restricted: bool
+    max_message_bytes: Annotated[int, Field(ge=1024)]
+
+    def broker_config(self) -> dict[str, str]:
+        """The topic's settings as the broker names them."""
+        return {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_hours * 3_600_000) if self.retention_hours else "-1",
+            "max.message.bytes": str(self.max_message_bytes),
+        }
+
+
+@cache
+def load_topics() -> tuple[Topic, ...]:
+    """All declared topics, in the order of the path."""
+    text = resources.files(__package__).joinpath("topics.toml").read_text()
+    return tuple(Topic.model_validate(entry) for entry in tomllib.loads(text)["topic"])
+
+
+def topic_of(message: Message | type[Message]) -> str:
+    """The one topic that carries messages of this kind."""
+    names = [topic.name for topic in load_topics() if topic.message == message.schema_name]
+    if len(names) != 1:
+        raise LookupError(f"{message.schema_name} is carried by {len(names)} topics")
+    return names[0]

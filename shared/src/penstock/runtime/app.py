@@ -1,0 +1,178 @@
+"""From settings and a stage to a running process: the part of a composition root that all services share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import structlog
+from confluent_kafka import KafkaException
+
+from penstock import __version__
+from penstock.contracts.errors import BackendTimeout, ConfigurationError
+from penstock.runtime import kafka, logging, telemetry
+from penstock.runtime.health import Health, HealthServer
+from penstock.runtime.kafka import Names
+from penstock.runtime.metrics import StageMetrics
+from penstock.runtime.processor import Processor
+from penstock.runtime.publisher import Fenced, Publisher, Stuck
+from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings
+from penstock.runtime.stage import Stage, State, TokenSink
+from penstock.runtime.state import StateStore
+from penstock.runtime.tokens import KafkaTokens
+from penstock.runtime.worker import Worker
+
+_log = structlog.get_logger()
+
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+BROKER_RETRY_S = 2.0
+
+
+class Resources:
+    """What a stage may ask for while it is built."""
+
+    def __init__(self, settings: ServiceSettings, names: Names, service: str) -> None:
+        self._settings = settings
+        self._names = names
+        self._service = service
+        self.states: dict[str, StateStore] = {}
+
+    def state(self, topic: str) -> State:
+        """The table kept in a state topic (one of `penstock.contracts.topics`)."""
+        name = self._names.topic(topic)
+        reader = f"{self._names.group(self._service)}-state"
+        self.states[name] = StateStore(
+            name,
+            kafka.reader(self._settings, reader),
+            kafka.common(self._settings),
+            self._settings.state_max_entries,
+        )
+        return self.states[name]
+
+    @cached_property
+    def _token_producer(self) -> KafkaTokens:
+        return KafkaTokens(kafka.producer(self._settings, None), self._names)
+
+    @property
+    def tokens(self) -> TokenSink:
+        """Where streamed text goes."""
+        return self._token_producer
+
+    def close(self) -> None:
+        """Deliver what is queued."""
+        if "_token_producer" in self.__dict__:
+            self._token_producer.close()
+
+
+def serve(settings: ServiceSettings, *, name: str, consumes: Sequence[str], build: Callable[[Resources], Stage]) -> int:
+    """Run a stage until SIGTERM or SIGINT; returns the exit status.
+
+    0 stopped as asked, 1 failed (a supervisor should start it again), 2 settings that cannot work.
+    """
+    logging.configure(name, settings.log_level, settings.log_format)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        provider = telemetry.configure(name, settings.instance)
+        health, metrics = Health(), StageMetrics(name)
+        server = HealthServer(settings.http_host, settings.http_port, health, metrics.exposition)
+    except ConfigurationError as error:
+        return _refused(error)
+    server.start()
+    _log.info("runtime.process.started", version=__version__, http_port=server.port, topics=list(consumes))
+    names = Names(settings.topic_prefix)
+    resources = Resources(settings, names, name)
+    try:
+        stage = build(resources)
+        status, clean = _run(
+            settings,
+            stage,
+            consumes,
+            names=names,
+            resources=resources,
+            metrics=metrics,
+            health=health,
+            stopping=stopping,
+        )
+    except ConfigurationError as error:
+        return _refused(error)
+    resources.close()
+    server.stop()
+    provider.shutdown()
+    _log.info("runtime.process.stopped", status=status, clean=clean)
+    if not clean:
+        # a batch, or a call into the client, still runs in its thread; what is not committed will be read again
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _run(
+    settings: ServiceSettings,
+    stage: Stage,
+    consumes: Sequence[str],
+    *,
+    names: Names,
+    resources: Resources,
+    metrics: StageMetrics,
+    health: Health,
+    stopping: threading.Event,
+) -> tuple[int, bool]:
+    transactional_id = names.transactional_id(stage.name, settings.instance) if settings.exactly_once else None
+    publisher = Publisher(kafka.producer(settings, transactional_id), names)
+    try:
+        if not _connect(publisher, resources, health, stopping):
+            return EXIT_STOPPED, True
+        worker = Worker(
+            name=stage.name,
+            topics=[names.topic(topic) for topic in consumes],
+            settings=settings,
+            processor=Processor(stage, settings, names=names, metrics=metrics, stopping=stopping),
+            publisher=publisher,
+            states=resources.states,
+            metrics=metrics,
+            health=health,
+            stopping=stopping,
+        )
+        health.why_not = "waiting for partitions"
+        return EXIT_STOPPED, worker.run()
+    except Stuck:
+        _log.error("runtime.transaction.stuck", transactional_id=transactional_id)
+        return EXIT_FAILED, False
+    except Fenced as error:
+        _log.error("runtime.process.fenced", reason=str(error), transactional_id=transactional_id)
+    except BackendTimeout as error:
+        _log.error("runtime.process.failed", code=error.code, reason=error.message)
+    except KafkaException as error:
+        _log.error("runtime.process.failed", code="kafka", reason=error.args[0].name())
+    return EXIT_FAILED, True
+
+
+def _connect(publisher: Publisher, resources: Resources, health: Health, stopping: threading.Event) -> bool:
+    """Reach the broker and restore state, waiting as long as it takes; False where told to stop meanwhile."""
+    while not stopping.is_set():
+        health.beat()
+        health.why_not = "waiting for the broker"
+        try:
+            publisher.start()
+            health.why_not = "restoring state"
+            for state in resources.states.values():
+                state.start()
+                _log.info("runtime.state.restored", topic=state.topic, entries=len(state))
+        except KafkaException as error:
+            _log.warning("runtime.broker.unreachable", error=error.args[0].name())
+            stopping.wait(BROKER_RETRY_S)
+        else:
+            return True
+    return False
+
+
+def _refused(error: ConfigurationError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201  # a person reads this, not a collector
+    return EXIT_BAD_SETTINGS

@@ -1,0 +1,133 @@
+"""Configurations of Kafka clients, in one place, and names with the prefix applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.runtime.settings import ServiceSettings
+
+MAX_MESSAGE_BYTES = 33_554_432
+"""The client's own limit, above every topic's: topics refuse first, by name."""
+
+
+QUEUE_FULL_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Topics, groups and transactional ids of one installation."""
+
+    prefix: str
+
+    def topic(self, name: str) -> str:
+        """The topic on the broker."""
+        return f"{self.prefix}{name}"
+
+    def plain(self, topic: str) -> str:
+        """The declared name of a topic on the broker."""
+        return topic.removeprefix(self.prefix)
+
+    def group(self, stage: str) -> str:
+        """The stage's consumer group."""
+        return f"{self.prefix}penstock-{stage}"
+
+    def transactional_id(self, stage: str, instance: str) -> str:
+        """Fixed for each slot: a restart then fences its own remains at once."""
+        return f"{self.prefix}penstock-{stage}-{instance}"
+
+
+def common(settings: ServiceSettings) -> dict[str, Any]:
+    """What every client of a service needs."""
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": "penstock",
+        "enable.metrics.push": False,
+        "log.connection.close": False,
+        # `rebootstrap`, the default, drops the broker a transaction's call is waiting on: that call never returns
+        "metadata.recovery.strategy": "none",
+        **settings.kafka_options,
+    }
+
+
+def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
+    """A stage's consumer: read committed, offsets committed by us alone."""
+    protocol: dict[str, Any] = (
+        {"group.protocol": "consumer"}
+        if settings.kafka_group_protocol == "consumer"
+        else {"group.protocol": "classic", "partition.assignment.strategy": "cooperative-sticky"}
+    )
+    return {
+        **common(settings),
+        **protocol,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 50,
+        "fetch.message.max.bytes": 4_194_304,
+        "fetch.max.bytes": MAX_MESSAGE_BYTES + 1024,
+        "receive.message.max.bytes": 2 * MAX_MESSAGE_BYTES,
+        "queued.max.messages.kbytes": settings.queue_max_kbytes,
+        "statistics.interval.ms": 5_000,
+    }
+
+
+def reader(settings: ServiceSettings, name: str) -> dict[str, Any]:
+    """A consumer outside any group that reads whole topics: state."""
+    return {
+        **common(settings),
+        "group.id": name,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "fetch.wait.max.ms": 50,
+        "fetch.max.bytes": MAX_MESSAGE_BYTES + 1024,
+        "receive.message.max.bytes": 2 * MAX_MESSAGE_BYTES,
+    }
+
+
+def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[str, Any]:
+    """An idempotent producer; transactional where an id is given."""
+    config: dict[str, Any] = {
+        **common(settings),
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "queue.buffering.max.kbytes": 262_144,
+    }
+    if transactional_id is not None:
+        config["transactional.id"] = transactional_id
+        config["transaction.timeout.ms"] = settings.transaction_timeout_ms
+    return config
+
+
+def enqueue(
+    producer: Any,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    *,
+    headers: Iterable[tuple[str, str | bytes | None]],
+    on_delivery: Callable[[Any, Any], None],
+    partition: int | None = None,
+    waiting: Callable[[], None] = lambda: None,
+) -> None:
+    """Hand a record to a producer, however full its queue is; `waiting` is called each time it has to wait.
+
+    Raises KafkaException where the client refuses the record at once.
+    """
+    where = {} if partition is None else {"partition": partition}
+    while True:
+        try:
+            producer.produce(topic, value, key, headers=list(headers), on_delivery=on_delivery, **where)
+        except BufferError:
+            producer.poll(QUEUE_FULL_WAIT_S)
+            waiting()
+        else:
+            producer.poll(0)
+            return

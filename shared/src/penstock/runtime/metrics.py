@@ -1,0 +1,58 @@
+"""Prometheus metrics of one stage, in a registry of the process's own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class StageMetrics:
+    """In, out, failed, in flight, duration and lag of a stage, and its transactions."""
+
+    def __init__(self, stage: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        registry = self.registry
+        self._stage = stage
+        self.records_in = Counter(
+            "penstock_records_in", "Records whose outcome was committed.", ["stage", "topic"], registry=registry
+        )
+        self.records_out = Counter(
+            "penstock_records_out", "Records committed to a topic.", ["stage", "topic"], registry=registry
+        )
+        self.results = Counter(
+            "penstock_results", "Terminal results committed, by status.", ["stage", "status"], registry=registry
+        )
+        self.failed = Counter(
+            "penstock_records_failed", "Records that ended in an error, by code.", ["stage", "code"], registry=registry
+        )
+        self.retries = Counter("penstock_retries", "Attempts beyond the first.", ["stage"], registry=registry)
+        self.in_flight = Gauge(
+            "penstock_records_in_flight", "Records consumed and not yet committed.", ["stage"], registry=registry
+        )
+        self.duration = Histogram(
+            "penstock_process_duration_seconds",
+            "From the start of a record's batch to the end of its processing.",
+            ["stage"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.commit_duration = Histogram(
+            "penstock_commit_duration_seconds", "Time of a transaction.", ["stage"], buckets=_BUCKETS, registry=registry
+        )
+        self.transactions = Counter(
+            "penstock_transactions", "Transactions, by outcome.", ["stage", "outcome"], registry=registry
+        )
+        self.lag = Gauge(
+            "penstock_consumer_lag_records",
+            "Committed records that the group has not processed.",
+            ["stage", "topic", "partition"],
+            registry=registry,
+        )
+        self.rebalances = Counter("penstock_rebalances", "Assignments changed.", ["stage", "kind"], registry=registry)
+        self.in_flight.labels(stage).set(0)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,214 @@
+"""From what a stage returned for a record to the records that are written in its place.
+
+Conservation is decided here: each record read becomes one event, or one terminal result (with a dead
+letter beside it where it failed), or, where its request id is a duplicate, a dead letter alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic_core import PydanticSerializationError
+
+from penstock.contracts import headers as names_of
+from penstock.contracts.base import Message
+from penstock.contracts.errors import DuplicateRequest, Expired, LimitExceeded, PenstockError, StageError
+from penstock.contracts.events import Event, RequestContext, Source, StageTiming
+from penstock.contracts.headers import RequestHeaders
+from penstock.contracts.ingress import context_of
+from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished, Status
+from penstock.contracts.terminal import finish
+from penstock.contracts.topics import DEAD_LETTERS, load_topics, topic_of
+from penstock.runtime import telemetry
+from penstock.runtime.kafka import Names
+from penstock.runtime.stage import Inbound, Outcome
+
+RECORD_OVERHEAD_BYTES = 4_096
+"""Room for headers and framing under a topic's limit."""
+
+_LIMITS = {topic.name: topic.max_message_bytes for topic in load_topics()}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A record to produce. `topic` is the declared name; the publisher adds the prefix."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one record came to."""
+
+    inbound: Inbound
+    outputs: list[Output] = field(default_factory=list)
+    status: str | None = None
+    """Of the terminal result, where there is one."""
+    code: str | None = None
+    """Of the error, where there is one."""
+
+
+class Settler:
+    """Turns outcomes into outputs for one stage."""
+
+    def __init__(self, stage: str, versions: Mapping[str, str], names: Names) -> None:
+        self._stage = stage
+        self._versions = dict(versions)
+        self._names = names
+
+    def settle(self, inbound: Inbound, outcome: Outcome, *, finished_ms: int, attempts: int = 1) -> Settled:
+        """The outputs of one record, their `send` spans and the record's own span ended."""
+        try:
+            settled = self._settle(inbound, outcome, finished_ms, attempts)
+        finally:
+            inbound.span.end()
+        return settled
+
+    def _settle(self, inbound: Inbound, outcome: Outcome, finished_ms: int, attempts: int) -> Settled:
+        try:
+            if isinstance(outcome, Event):
+                return self._event(inbound, outcome, finished_ms)
+            if isinstance(outcome, RequestFinished):
+                return self._terminal(inbound, outcome, finished_ms)
+        except LimitExceeded as error:
+            outcome = error
+        except PydanticSerializationError:
+            outcome = StageError(
+                f"the {type(outcome).__name__} of stage {self._stage} cannot be written as JSON", code="invalid_outcome"
+            )
+        if not isinstance(outcome, PenstockError):
+            outcome = StageError(f"stage returned a {type(outcome).__name__}", code="unexpected_outcome")
+        return self._error(inbound, outcome, finished_ms, attempts)
+
+    def _event(self, inbound: Inbound, event: Event, finished_ms: int) -> Settled:
+        context = event.context.model_copy(
+            update={
+                "versions": {**event.context.versions, **self._versions},
+                "timings": (*event.context.timings, self._timing(inbound, finished_ms)),
+            }
+        )
+        event = event.model_copy(update={"context": context})
+        self._identify(inbound, context)
+        return Settled(inbound, [self._message(inbound, event, context, finished_ms)])
+
+    def _terminal(self, inbound: Inbound, result: RequestFinished, finished_ms: int) -> Settled:
+        result = result.model_copy(
+            update={
+                "versions": {**result.versions, **self._versions},
+                "timings": (*result.timings, self._timing(inbound, finished_ms)),
+                "trace_id": inbound.trace_id,
+            }
+        )
+        context = RequestContext(
+            request_id=result.id,
+            conversation_id=result.conversation_id,
+            tenant=result.tenant,
+            priority=result.priority,
+            submitted_ms=max(0, inbound.record.timestamp_ms),
+            source=result.source,
+        )
+        self._identify(inbound, context)
+        telemetry.annotate(inbound.span, {telemetry.STATUS: result.status})
+        code = result.error.code if result.error is not None else None
+        output = self._message(inbound, result, context, finished_ms)
+        return Settled(inbound, [output], status=result.status, code=code)
+
+    def _error(self, inbound: Inbound, error: PenstockError, finished_ms: int, attempts: int) -> Settled:
+        context = error.context or (inbound.event.context if inbound.event else self._salvage(inbound))
+        telemetry.failed(inbound.span, error.code)
+        if isinstance(error, DuplicateRequest):
+            self._identify(inbound, context)
+            letter = self._dead_letter(inbound, context, error, finished_ms, attempts)
+            return Settled(inbound, [letter], code=error.code)
+        event = (inbound.event or Event(context=context)).model_copy(update={"context": context})
+        try:
+            settled = self._terminal(inbound, self._refusal(event, error, finished_ms), finished_ms)
+        except LimitExceeded:
+            # the findings fill the record: the request's end matters more
+            bare = self._refusal(Event(context=context), error, finished_ms)
+            settled = self._terminal(inbound, bare, finished_ms)
+        if settled.status == "failed":
+            settled.outputs.append(self._dead_letter(inbound, context, error, finished_ms, attempts))
+        return settled
+
+    def _refusal(self, event: Event, error: PenstockError, finished_ms: int) -> RequestFinished:
+        status: Status = "expired" if isinstance(error, Expired) else "failed"
+        return finish(event, status=status, now_ms=finished_ms, error=ErrorDetail.of(error, self._stage))
+
+    def _salvage(self, inbound: Inbound) -> RequestContext:
+        record = inbound.record
+        return context_of(
+            RequestHeaders.salvage(record.headers),
+            Source(topic=record.topic, partition=record.partition, offset=record.offset),
+            record.timestamp_ms,
+            key=record.key,
+        )
+
+    def _dead_letter(
+        self, inbound: Inbound, context: RequestContext, error: PenstockError, finished_ms: int, attempts: int
+    ) -> Output:
+        record = inbound.record
+        letter = DeadLetter(
+            request_id=context.request_id,
+            tenant=context.tenant,
+            stage=self._stage,
+            error=ErrorDetail.of(error, self._stage),
+            attempts=attempts,
+            source=Source(topic=record.topic, partition=record.partition, offset=record.offset),
+            original_timestamp_ms=record.timestamp_ms,
+            failed_ms=finished_ms,
+            trace_id=inbound.trace_id,
+            span_id=inbound.span_id,
+            versions={**context.versions, **self._versions},
+        )
+        span = telemetry.start_send(inbound.span, DEAD_LETTERS, self._names.topic(DEAD_LETTERS))
+        span.end()
+        kept = [(name, value) for name, value in record.headers if name != names_of.DEAD_LETTER]
+        return Output(DEAD_LETTERS, record.key, record.value, [*kept, (names_of.DEAD_LETTER, letter.encode())])
+
+    def _message(self, inbound: Inbound, message: Message, context: RequestContext, finished_ms: int) -> Output:
+        topic = topic_of(message)
+        value = message.encode()
+        limit = _LIMITS[topic] - RECORD_OVERHEAD_BYTES
+        if len(value) > limit:
+            raise LimitExceeded(
+                f"the {message.schema_name} event is {len(value)} bytes, more than the {limit} that {topic} takes; "
+                "send a shorter request",
+                field="event",
+                limit=limit,
+            ).about(context)
+        span = telemetry.start_send(inbound.span, topic, self._names.topic(topic))
+        headers: list[tuple[str, bytes | None]] = [
+            *names_of.of_context(context, message.schema_ref()),
+            *names_of.cloud_event(
+                f"{context.request_id}/{message.schema_name}",
+                f"penstock/{self._stage}",
+                message.schema_ref(),
+                datetime.fromtimestamp(finished_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+            ),
+            *telemetry.inject(span),
+        ]
+        span.end()
+        return Output(topic, context.conversation_id.encode(), value, headers)
+
+    def _timing(self, inbound: Inbound, finished_ms: int) -> StageTiming:
+        return StageTiming(
+            stage=self._stage,
+            queued_ms=max(0, inbound.now_ms - inbound.record.timestamp_ms),
+            processing_ms=max(0, finished_ms - inbound.now_ms),
+        )
+
+    def _identify(self, inbound: Inbound, context: RequestContext) -> None:
+        telemetry.annotate(
+            inbound.span,
+            {
+                telemetry.REQUEST_ID: context.request_id,
+                telemetry.CONVERSATION: context.conversation_id,
+                telemetry.TENANT: context.tenant,
+            },
+        )

@@ -1,0 +1,167 @@
+"""Writing a batch's outputs, state and offsets: in one transaction, or at least once where that is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from penstock.contracts.base import Message as Contract
+from penstock.runtime.kafka import Names, enqueue
+from penstock.runtime.outcomes import Output
+
+_log = structlog.get_logger()
+CALL_TIMEOUT_S = 30.0
+STUCK_AFTER_S = 3 * CALL_TIMEOUT_S
+"""The client's calls have time limits of their own; one that outlives this has been lost inside it."""
+
+
+class Stuck(Exception):
+    """A call into the client does not return: the process must end without another one."""
+
+
+class Fenced(Exception):
+    """Another process has taken this slot's transactional id, or the producer is beyond repair: stop."""
+
+
+class Aborted(Exception):
+    """The transaction was aborted: nothing of it is visible. It may be tried again while the partitions are ours."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Publisher:
+    """One producer. `commit` is all or nothing with transactions; without, outputs come before offsets."""
+
+    def __init__(self, config: dict[str, Any], names: Names) -> None:
+        self._producer = Producer(config)
+        self._names = names
+        self._transactional = "transactional.id" in config
+        self._failed: KafkaError | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+
+    def start(self) -> None:
+        """Fence what an earlier process of this slot left open; raises KafkaException where no broker answers."""
+        if self._transactional:
+            try:
+                self._producer.init_transactions(CALL_TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].fatal():
+                    raise Fenced(error.args[0].name()) from None
+                raise
+
+    def commit(
+        self,
+        outputs: Sequence[Output],
+        state: Mapping[str, Mapping[str, Contract]],
+        offsets: list[TopicPartition],
+        consumer: Any,
+        patience: Callable[[float], bool] = lambda waited: waited < STUCK_AFTER_S,
+    ) -> dict[str, dict[str, int]]:
+        """Publish and commit; returns where each state key was written: topic -> key -> offset.
+
+        `patience` says whether to wait on after so many seconds. Raises Aborted (try again or give the batch
+        up), Fenced (stop) or Stuck (stop at once).
+        """
+        # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
+        future = self._thread.submit(self._commit, outputs, state, offsets, consumer)
+        began = time.monotonic()
+        while not wait_for([future], 0.5).done:
+            if not patience(time.monotonic() - began):
+                raise Stuck
+        return future.result()
+
+    def _commit(
+        self,
+        outputs: Sequence[Output],
+        state: Mapping[str, Mapping[str, Contract]],
+        offsets: list[TopicPartition],
+        consumer: Any,
+    ) -> dict[str, dict[str, int]]:
+        written: dict[str, dict[str, int]] = {topic: {} for topic in state}
+        self._failed = None
+        try:
+            if self._transactional:
+                self._producer.begin_transaction()
+            for output in outputs:
+                enqueue(
+                    self._producer,
+                    self._names.topic(output.topic),
+                    output.value,
+                    output.key,
+                    headers=output.headers,
+                    on_delivery=self._delivered,
+                )
+            for topic, entries in state.items():
+                for key, entry in entries.items():
+                    report = self._recorder(written[topic], key)
+                    enqueue(self._producer, topic, entry.encode(), key.encode(), headers=(), on_delivery=report)
+            if self._transactional:
+                self._commit_transaction(offsets, consumer)
+            else:
+                self._flush_and_commit(offsets, consumer)
+        except KafkaException as error:
+            self._recover(error.args[0])
+        return written
+
+    def close(self) -> None:
+        """Give up what is open."""
+        self._producer.flush(5)
+        self._thread.shutdown()
+
+    def _commit_transaction(self, offsets: list[TopicPartition], consumer: Any) -> None:
+        metadata = consumer.consumer_group_metadata()
+        self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_TIMEOUT_S))
+        self._insist(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+
+    def _flush_and_commit(self, offsets: list[TopicPartition], consumer: Any) -> None:
+        left = self._producer.flush(CALL_TIMEOUT_S)
+        if self._failed is not None:
+            raise KafkaException(self._failed)
+        if left:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records not delivered"))
+        consumer.commit(offsets=offsets, asynchronous=False)
+
+    @staticmethod
+    def _insist(call: Callable[[], None], attempts: int = 5) -> None:
+        # a retriable error leaves the transaction as it was: the same call may be made again
+        for attempt in range(attempts):
+            try:
+                call()
+            except KafkaException as error:
+                if not error.args[0].retriable() or attempt == attempts - 1:
+                    raise
+                time.sleep(min(2.0, 0.1 * 2**attempt))
+            else:
+                return
+
+    def _recover(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise Fenced(error.name()) from None
+        if self._transactional:
+            try:
+                self._insist(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
+            except KafkaException as second:
+                raise Fenced(f"{error.name()}, then {second.args[0].name()} on abort") from None
+        raise Aborted(error.name()) from None
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = error
+            _log.debug("runtime.delivery.failed", topic=message.topic(), error=error.name())
+
+    def _recorder(self, offsets: dict[str, int], key: str) -> Any:
+        def record(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._delivered(error, message)
+            else:
+                offsets[key] = message.offset()
+
+        return record

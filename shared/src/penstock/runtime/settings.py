@@ -1,0 +1,172 @@
+"""The settings that every service shares, and how a bad one is refused at start.
+
+A service subclasses `ServiceSettings`; its own fields begin with its name. Only `load` reads the
+environment, and only a service's `__main__` calls it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+PREFIX = "PENSTOCK_"
+EXIT_BAD_SETTINGS = 2
+NEAR_MISS = 0.85
+"""How like a shared setting's name another variable must be to count as a typing error."""
+
+S = TypeVar("S", bound="ServiceSettings")
+
+
+class ServiceSettings(BaseSettings):
+    """Shared by all services; each field is the variable PENSTOCK_<FIELD> in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, protected_namespaces=()
+    )
+
+    kafka_bootstrap_servers: Annotated[
+        str, StringConstraints(min_length=3, pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
+    ] = Field(default="127.0.0.1:9092", description="Brokers, HOST:PORT[,HOST:PORT...].")
+    kafka_options: dict[str, str] = Field(
+        default_factory=dict, description="More librdkafka options as a JSON object, e.g. for TLS and SASL."
+    )
+    kafka_group_protocol: Literal["consumer", "classic"] = Field(
+        default="consumer", description="`consumer` (KIP-848, Kafka 4) or `classic` for older brokers."
+    )
+    topic_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = Field(
+        default="", description="Put before every topic, group and transactional id."
+    )
+    instance: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = Field(
+        default="0",
+        description="Slot of this process among its service's; fixed, so that a restart fences its remains.",
+    )
+    http_host: str = Field(default="127.0.0.1", description="Where health and metrics listen.")
+    http_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0, description="Port of health and metrics; 0 takes a free one and logs it."
+    )
+    batch_max_records: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=500, description="Most records in one transaction."
+    )
+    batch_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = Field(
+        default=50, description="How long to wait for a fuller batch under load."
+    )
+    queue_max_kbytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = Field(
+        default=65_536, description="Most KiB of records fetched ahead."
+    )
+    state_max_entries: Annotated[int, Field(ge=1)] = Field(
+        default=1_000_000, description="Most keys of a stage's state kept in memory; the least recently used go first."
+    )
+    retry_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=5, description="Attempts at a record before it is a dead letter."
+    )
+    retry_backoff_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        default=100, description="Wait before the second attempt; doubles each time, with jitter."
+    )
+    retry_backoff_max_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        default=5_000, description="Longest wait between attempts."
+    )
+    transaction_timeout_ms: Annotated[int, Field(ge=1_000, le=900_000)] = Field(
+        default=10_000, description="After this long the broker aborts a transaction whose process died."
+    )
+    exactly_once: bool = Field(
+        default=True, description="Commit outputs and offsets in one transaction; off, at least once."
+    )
+    rebalance_grace_s: Annotated[float, Field(ge=0, le=300)] = Field(
+        default=5.0, description="How long revoked partitions wait for the batch in flight."
+    )
+    shutdown_timeout_s: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        default=8.0, description="How long SIGTERM waits for the batch in flight."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is logged."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="One JSON object a line, or text for a person at a terminal."
+    )
+
+
+class BadSettings(Exception):
+    """Settings that cannot be used; one sentence each."""
+
+    def __init__(self, sentences: list[str]) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
+
+
+def parse(cls: type[S]) -> S:
+    """Settings from the environment; raises BadSettings with a sentence for each bad variable."""
+    sentences = _unknown(cls, os.environ)
+    try:
+        settings = cls()
+    except SettingsError as error:
+        raise BadSettings([*sentences, _not_json(cls, error)]) from None
+    except ValidationError as error:
+        sentences += [_sentence(cls, dict(detail)) for detail in error.errors(include_url=False, include_input=False)]
+        raise BadSettings(sentences) from None
+    if sentences:
+        raise BadSettings(sentences)
+    return settings
+
+
+def load(cls: type[S]) -> S:
+    """`parse`, or print each bad setting and exit with 2."""
+    try:
+        return parse(cls)
+    except BadSettings as error:
+        for sentence in error.sentences:
+            print(f"error: {sentence}", file=sys.stderr)  # noqa: T201  # logging is set up from the settings
+        sys.exit(EXIT_BAD_SETTINGS)
+
+
+def _unknown(cls: type[ServiceSettings], env: Mapping[str, str]) -> list[str]:
+    """Variables that are no setting and look like one: in this service's own name space, or near a shared name.
+
+    Others are left alone: services may be given one environment in common.
+    """
+    own = {name.split("_", 1)[0] for name in cls.model_fields} - {name.split("_", 1)[0] for name in _shared_fields()}
+    known = {name.upper() for name in cls.model_fields}
+    shared = {name.upper() for name in _shared_fields() & cls.model_fields.keys()}
+    sentences = []
+    for variable in sorted(env):
+        name = variable.upper().removeprefix(PREFIX)
+        if name in known or not variable.upper().startswith(PREFIX):
+            continue
+        is_own = name.split("_", 1)[0].lower() in own
+        close = difflib.get_close_matches(name, known if is_own else shared, n=1, cutoff=0.6 if is_own else NEAR_MISS)
+        if is_own or close:
+            hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+            sentences.append(f"{variable} is not a setting of this service{hint}")
+    return sentences
+
+
+def _not_json(cls: type[ServiceSettings], error: SettingsError) -> str:
+    # the library names the field in its message alone, and reports the first only
+    match = re.search(r'field "(\w+)"', str(error))
+    name = match[1] if match is not None else "?"
+    field = cls.model_fields.get(name)
+    purpose = f" ({field.description})" if field is not None and field.description else ""
+    return f"{PREFIX}{name.upper()}: input should be JSON{purpose}"
+
+
+def _shared_fields() -> set[str]:
+    # fields that several services define under one name
+    return set(ServiceSettings.model_fields) | {"model_dir", "vault_keys"}
+
+
+def _sentence(cls: type[ServiceSettings], detail: dict[str, Any]) -> str:
+    location = [str(part) for part in detail["loc"]]
+    name = location[0] if location else "?"
+    variable = f"{PREFIX}{name.upper()}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    field = cls.model_fields.get(name)
+    purpose = f" ({field.description})" if field is not None and field.description else ""
+    if detail["type"] == "missing":
+        return f"{variable} is required{purpose}"
+    return f"{variable}: {message[:1].lower()}{message[1:]}{purpose}"

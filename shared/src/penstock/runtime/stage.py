@@ -1,0 +1,122 @@
+"""The interface that a stage implements, and the plain data it is given.
+
+A stage is a function of event and configuration: clock, ids and state come in from outside. It knows
+no Kafka, no environment and no telemetry set-up; it may open spans under `Inbound.span`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from opentelemetry import trace
+
+from penstock.contracts.base import Message
+from penstock.contracts.errors import PenstockError, StageError
+from penstock.contracts.events import Event, TokensGenerated
+
+E = TypeVar("E", bound=Event)
+
+Outcome = Message | PenstockError
+"""What becomes of a record: the next event, a terminal result, or the error that ends or delays it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A consumed record as it stood in the topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """One record handed to a stage. `event` is None only for the stage that reads `llm.requests`."""
+
+    record: Record
+    now_ms: int
+    """The clock: when this batch began, milliseconds since the epoch."""
+    event: Event | None = None
+    span: trace.Span = field(default=trace.INVALID_SPAN)
+    """The record's `process` span; its context is the parent of any span a stage opens."""
+
+    def expect(self, kind: type[E]) -> E:
+        """The event as `kind`; raises StageError where the runtime handed in another one."""
+        if not isinstance(self.event, kind):
+            raise StageError(f"expected {kind.__name__}, got {type(self.event).__name__}", code="unexpected_event")
+        return self.event
+
+    @property
+    def trace_id(self) -> str | None:
+        """The request's trace id in hexadecimal, None where tracing is off."""
+        context = self.span.get_span_context()
+        return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+    @property
+    def span_id(self) -> str | None:
+        """Of the record's own span; None where tracing is off."""
+        context = self.span.get_span_context()
+        return trace.format_span_id(context.span_id) if context.is_valid else None
+
+
+class Stage(Protocol):
+    """What a service implements."""
+
+    @property
+    def name(self) -> str:
+        """Short lower-case name; the service's, its consumer group's and its spans'."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What makes this stage's output what it is (release, policy, model digests); added to each event."""
+        ...
+
+    def process(self, batch: Sequence[Inbound]) -> Sequence[Outcome]:
+        """One outcome for each record, in order. An exception fails the batch; the runtime then isolates the record."""
+        ...
+
+
+class PerRecord(ABC):
+    """A stage that takes records one at a time. PenstockErrors raised by `process_one` become outcomes."""
+
+    @abstractmethod
+    def process_one(self, inbound: Inbound) -> Message:
+        """The next event or the terminal result of one record; raises PenstockError."""
+
+    def process(self, batch: Sequence[Inbound]) -> Sequence[Outcome]:
+        """One outcome for each record, in order."""
+        return [self._outcome(inbound) for inbound in batch]
+
+    def _outcome(self, inbound: Inbound) -> Outcome:
+        try:
+            return self.process_one(inbound)
+        except PenstockError as error:
+            return error
+
+
+class State(Protocol):
+    """Keyed text that survives restarts. Writes become visible to others with the batch's transaction."""
+
+    def get(self, key: str) -> str | None:
+        """The newest value, None where there is none."""
+        ...
+
+    def put(self, key: str, value: str) -> None:
+        """Set a value, in this batch's transaction."""
+        ...
+
+
+class TokenSink(Protocol):
+    """Where an inference stage sends streamed text at once, outside the transaction (at least once)."""
+
+    def send(self, tokens: TokensGenerated, inbound: Inbound) -> None:
+        """Publish a piece; waits for the broker only while the client's queue is full."""
+        ...

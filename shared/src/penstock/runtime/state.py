@@ -1,0 +1,159 @@
+"""Keyed state in a compacted topic: restored at start, followed while others write, part of the transaction.
+
+Every instance holds the whole table (bounded, least recently used first out), so a partition can move
+to any of them. It does not order two instances that write the same key at the same moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from pydantic import ValidationError
+
+from penstock.contracts.errors import BackendTimeout, ConfigurationError
+from penstock.contracts.topics import StateEntry
+
+_log = structlog.get_logger()
+
+RESTORE_TIMEOUT_S = 120.0
+RETRY_S = 0.5
+
+
+class StateStore:
+    """One state topic's table. `get` and `put` are the stage's side; the rest is the worker's."""
+
+    def __init__(
+        self,
+        topic: str,
+        reader_config: dict[str, Any],
+        admin_config: dict[str, Any],
+        max_entries: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.topic = topic
+        self._admin = AdminClient(admin_config)
+        self._reader = Consumer(reader_config)
+        self._max_entries = max_entries
+        self._clock = clock
+        self._table: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        """key -> (offset, value); a key always lives in one partition, so offsets order its values."""
+        self._pending: dict[str, str] = {}
+        self._read_to: dict[int, int] = {}
+
+    def get(self, key: str) -> str | None:
+        """The newest value, this batch's own writes included."""
+        if key in self._pending:
+            return self._pending[key]
+        entry = self._table.get(key)
+        if entry is None:
+            return None
+        self._table.move_to_end(key)
+        return entry[1]
+
+    def put(self, key: str, value: str) -> None:
+        """Set a value in this batch's transaction."""
+        self._pending[key] = value
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def start(self) -> None:
+        """Take all partitions and read them to their end."""
+        metadata = self._reader.list_topics(self.topic, timeout=20).topics[self.topic]
+        if metadata.error is not None or not metadata.partitions:
+            raise ConfigurationError(f"topic {self.topic} does not exist; create it with `penstock topics apply`")
+        self._read_to = dict.fromkeys(metadata.partitions, 0)
+        self._reader.assign([TopicPartition(self.topic, number, 0) for number in metadata.partitions])
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Read on until everything committed by now is in the table; raises BackendTimeout."""
+        until = self._clock() + RESTORE_TIMEOUT_S
+        ends = self._ends(until)
+        while any(self._read_to[number] < end for number, end in ends.items()):
+            if self._clock() > until:
+                raise BackendTimeout(f"state topic {self.topic} could not be read within {RESTORE_TIMEOUT_S:.0f} s")
+            self._take(self._reader.consume(10_000, timeout=0.1))
+
+    def _ends(self, until: float) -> dict[int, int]:
+        """Where committed records end in each partition; a broker that has just come back is asked again."""
+        spec = {TopicPartition(self.topic, number): OffsetSpec.latest() for number in self._read_to}
+        while True:
+            try:
+                futures = self._admin.list_offsets(
+                    spec, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=20
+                )
+                return {partition.partition: future.result().offset for partition, future in futures.items()}
+            except KafkaException as error:
+                # e.g. FENCED_LEADER_EPOCH, which is not marked retriable: the leader known is from before its restart
+                if error.args[0].fatal() or self._clock() > until:
+                    raise
+                _log.warning("runtime.state.retry", topic=self.topic, error=error.args[0].name())
+                time.sleep(RETRY_S)
+                with suppress(KafkaException):  # asks for fresh metadata; the next turn says what is still wrong
+                    self._admin.list_topics(self.topic, timeout=5)
+
+    def refresh(self) -> None:
+        """Take in what others have written, without waiting."""
+        self._take(self._reader.consume(10_000, timeout=0))
+
+    def pending(self) -> dict[str, StateEntry]:
+        """This batch's writes, to be produced in its transaction."""
+        return {key: StateEntry(value=value) for key, value in self._pending.items()}
+
+    def commit(self, offsets: dict[str, int]) -> None:
+        """The transaction is through; `offsets` says where each key was written."""
+        for key, value in self._pending.items():
+            self._set(key, offsets.get(key, 0), value)
+        self._pending.clear()
+
+    def rollback(self) -> None:
+        """The batch is given up: so are its writes."""
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._reader.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            error = message.error()
+            if error is None:
+                self._apply(message)
+                self._read_to[message.partition()] = message.offset() + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # past transaction markers, which carry offsets and no message
+                self._read_to[message.partition()] = max(self._read_to[message.partition()], message.offset())
+            elif error.fatal():
+                raise KafkaException(error)
+
+    def _apply(self, message: Message) -> None:
+        key = (message.key() or b"").decode("utf-8", "replace")
+        value = message.value()
+        if value is None:
+            self._table.pop(key, None)
+            return
+        try:
+            entry = StateEntry.model_validate_json(value)
+        except ValidationError:
+            raise ConfigurationError(
+                f"topic {self.topic} holds a record that is no state entry (partition {message.partition()}, "
+                f"offset {message.offset()}, {len(value)} bytes): another program writes to it"
+            ) from None
+        self._set(key, message.offset(), entry.value)
+
+    def _set(self, key: str, offset: int, value: str) -> None:
+        known = self._table.get(key)
+        if known is not None and known[0] > offset:
+            return
+        self._table[key] = (offset, value)
+        self._table.move_to_end(key)
+        while len(self._table) > self._max_entries:
+            self._table.popitem(last=False)

@@ -1,0 +1,386 @@
+"""The consume-transform-produce loop of a stage.
+
+The loop's thread polls and commits; the stage runs in a second thread, so that polling never stops
+however long a batch takes. What "committed" means is the publisher's to say, what a record becomes
+the processor's; this module decides when, and who still owns the partitions.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from penstock.runtime import kafka
+from penstock.runtime.health import Health
+from penstock.runtime.kafka import Names
+from penstock.runtime.metrics import StageMetrics
+from penstock.runtime.outcomes import Settled
+from penstock.runtime.processor import Interrupted, Processor
+from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
+from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.stage import Record
+from penstock.runtime.state import StateStore
+
+_log = structlog.get_logger()
+
+POLL_S = 0.1
+INLINE_S = 0.2
+"""A batch that takes longer has its partitions paused while polling goes on."""
+ASSIGN_TIMEOUT_S = 60.0
+STANDBY_AFTER_S = 15.0
+"""An instance beyond the number of partitions gets none: it is ready, and stands by."""
+FULL_BATCH = 100
+"""After a batch of at least this many it pays to wait for a fuller one."""
+
+ERROR_EVERY_S = 30.0
+"""The same trouble of the client is logged once in this time."""
+
+Slot = tuple[str, int]
+
+
+@dataclass
+class Batch:
+    """Records in flight, from where they began to where they end in each partition."""
+
+    records: list[Record]
+    abandoned: bool = False
+    committed: bool = False
+    first: dict[Slot, int] = field(default_factory=dict)
+    last: dict[Slot, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for record in self.records:
+            slot = (record.topic, record.partition)
+            self.first.setdefault(slot, record.offset)
+            self.last[slot] = record.offset
+
+    def offsets(self) -> list[TopicPartition]:
+        """What to commit: the offset after the last record of each partition."""
+        return [TopicPartition(topic, number, offset + 1) for (topic, number), offset in self.last.items()]
+
+
+class Worker:
+    """Runs one stage over its topics until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        topics: list[str],
+        settings: ServiceSettings,
+        processor: Processor,
+        publisher: Publisher,
+        states: dict[str, StateStore],
+        metrics: StageMetrics,
+        health: Health,
+        stopping: threading.Event,
+    ) -> None:
+        self._name = name
+        self._topics = topics
+        self._settings = settings
+        self._processor = processor
+        self._publisher = publisher
+        self._states = states
+        self._metrics = metrics
+        self._health = health
+        self._stopping = stopping
+        config = kafka.consumer(settings, Names(settings.topic_prefix).group(name))
+        self._consumer = Consumer({**config, "stats_cb": self._statistics, "error_cb": self._client_error})
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="stage")
+        self._owned: set[Slot] = set()
+        self._batch: Batch | None = None
+        self._future: Future[list[Settled]] | None = None
+        self._paused = False
+        self._stash: list[Record] = []
+        self._last_size = 0
+        self._idle = False
+        self._positions: dict[Slot, int] = {}
+        self._told: dict[str, float] = {}
+
+    def run(self) -> bool:
+        """Work until stopped; True where nothing was left running. Raises Fenced, Stuck and KafkaException."""
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        try:
+            self._loop()
+        except Stuck:
+            raise  # the client does not answer: closing it would not return either
+        except BaseException:
+            self._close()
+            raise
+        return self._close()
+
+    def _loop(self) -> None:
+        subscribed = time.monotonic()
+        while not self._stopping.is_set():
+            self._health.beat()
+            if not self._health.ready and time.monotonic() - subscribed > STANDBY_AFTER_S:
+                self._health.ready = True
+                _log.info("runtime.process.standing_by")
+            records = self._take()
+            if records:
+                self._turn(Batch(records))
+
+    def _close(self) -> bool:
+        clean = self._future is None or self._future.done()
+        self._consumer.close()
+        self._publisher.close()
+        for state in self._states.values():
+            state.close()
+        self._executor.shutdown(wait=clean, cancel_futures=True)
+        return clean
+
+    # --- taking records
+
+    def _take(self) -> list[Record]:
+        stash, self._stash = self._stash, []
+        records = stash or self._keep([m] if (m := self._consumer.poll(POLL_S)) is not None else [])
+        room = self._settings.batch_max_records - len(records)
+        if records and room > 0:
+            patience = self._settings.batch_wait_ms / 1000 if self._last_size >= FULL_BATCH else 0.0
+            records += self._keep(self._consumer.consume(room, timeout=patience))
+        self._last_size = len(records)
+        self._idle = not records
+        # a rebalance may have come in between: what is no longer ours is its new owner's
+        return [record for record in records if (record.topic, record.partition) in self._owned]
+
+    def _keep(self, messages: list[Message]) -> list[Record]:
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(_record(message))
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())
+        return records
+
+    # --- one batch
+
+    def _turn(self, batch: Batch) -> None:
+        self._batch = batch
+        self._metrics.in_flight.labels(self._name).set(len(batch.records))
+        for state in self._states.values():
+            state.refresh()
+        self._future = self._executor.submit(self._processor.run, batch.records)
+        try:
+            if not self._wait_polling(batch):
+                return
+            if batch.committed:
+                return
+            settled = self._future.result()
+            if batch.abandoned or not self._commit(batch, settled):
+                self._rewind(batch)
+        except Interrupted:
+            _log.info("runtime.batch.interrupted", records=len(batch.records))
+        finally:
+            self._batch = None
+            self._metrics.in_flight.labels(self._name).set(0)
+
+    def _wait_polling(self, batch: Batch) -> bool:
+        """Wait for the stage, polling all the while; False where the process stops before it is done."""
+        assert self._future is not None
+        if wait_for([self._future], INLINE_S).done:
+            return True
+        self._pause(sorted(self._owned))
+        give_up: float | None = None
+        while not self._future.done():
+            self._health.beat()
+            if self._stopping.is_set():
+                give_up = give_up or time.monotonic() + self._settings.shutdown_timeout_s
+                if time.monotonic() > give_up:
+                    _log.warning("runtime.shutdown.abandoned", records=len(batch.records))
+                    return False
+            message = self._consumer.poll(POLL_S / 2)
+            if message is not None:
+                self._stash += self._keep([message])
+        self._resume()
+        return True
+
+    def _commit(self, batch: Batch, settled: list[Settled]) -> bool:
+        """Publish and commit; False where the batch has to be given up."""
+        outputs = [output for one in settled for output in one.outputs]
+        writes = {topic: state.pending() for topic, state in self._states.items()}
+        for attempt in range(1, self._settings.retry_attempts + 1):
+            started = time.monotonic()
+            try:
+                written = self._publisher.commit(outputs, writes, batch.offsets(), self._consumer, self._patience)
+            except Aborted as error:
+                self._metrics.transactions.labels(self._name, "aborted").inc()
+                _log.warning("runtime.transaction.aborted", reason=error.reason, attempt=attempt, records=len(settled))
+                if batch.abandoned or attempt == self._settings.retry_attempts:
+                    return False
+                time.sleep(random.uniform(0.5, 1) * min(2.0, 0.1 * 2**attempt))
+                continue
+            self._metrics.commit_duration.labels(self._name).observe(time.monotonic() - started)
+            self._committed(batch, settled, written)
+            return True
+        return False
+
+    def _patience(self, waited_s: float) -> bool:
+        """How long a transaction may take: told to stop, no longer than a batch may."""
+        self._health.beat()
+        return waited_s < (self._settings.shutdown_timeout_s if self._stopping.is_set() else STUCK_AFTER_S)
+
+    def _committed(self, batch: Batch, settled: list[Settled], written: dict[str, dict[str, int]]) -> None:
+        batch.committed = True
+        self._positions.update({slot: offset + 1 for slot, offset in batch.last.items()})
+        for topic, state in self._states.items():
+            state.commit(written[topic])
+        self._metrics.transactions.labels(self._name, "committed").inc()
+        for one in settled:
+            self._metrics.records_in.labels(self._name, one.inbound.record.topic).inc()
+            for output in one.outputs:
+                self._metrics.records_out.labels(self._name, output.topic).inc()
+            if one.status is not None:
+                self._metrics.results.labels(self._name, one.status).inc()
+            if one.code is not None:
+                self._metrics.failed.labels(self._name, one.code).inc()
+                _log.info(
+                    "runtime.record.refused",
+                    code=one.code,
+                    status=one.status,
+                    topic=one.inbound.record.topic,
+                    partition=one.inbound.record.partition,
+                    offset=one.inbound.record.offset,
+                    trace_id=one.inbound.trace_id,
+                )
+
+    def _rewind(self, batch: Batch) -> None:
+        """Go back to where the batch began, in the partitions that are still ours."""
+        for state in self._states.values():
+            state.rollback()
+        mine = {slot: offset for slot, offset in batch.first.items() if slot in self._owned}
+        self._stash = [r for r in self._stash if (r.topic, r.partition) not in mine]
+        for (topic, number), offset in mine.items():
+            self._consumer.seek(TopicPartition(topic, number, offset))
+        _log.warning("runtime.batch.rewound", records=len(batch.records), partitions=len(mine))
+        time.sleep(random.uniform(0.05, 0.2))
+
+    # --- partitions
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._states:
+            _wait_for_open_transactions(consumer, partitions)
+            for state in self._states.values():
+                state.catch_up()
+        consumer.incremental_assign(partitions)
+        slots = [(p.topic, p.partition) for p in partitions]
+        self._owned.update(slots)
+        if self._paused:
+            consumer.pause([TopicPartition(*slot) for slot in slots])
+        self._health.ready = True
+        self._metrics.rebalances.labels(self._name, "assigned").inc()
+        _log.info("runtime.partitions.assigned", count=len(partitions), owned=len(self._owned))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Still a member: the batch in flight may finish within the grace period; else its work is given up."""
+        batch, future = self._batch, self._future
+        slots = {(p.topic, p.partition) for p in partitions}
+        if batch is not None and future is not None and not batch.committed and slots & batch.first.keys():
+            wait_for([future], 0 if self._stopping.is_set() else self._settings.rebalance_grace_s)
+            if future.done() and future.exception() is None and self._commit(batch, future.result()):
+                _log.info("runtime.batch.committed_on_revoke", records=len(batch.records))
+            else:
+                batch.abandoned = True
+        self._forget(consumer, partitions, "revoked")
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """No longer a member: another may own them already, so nothing is written."""
+        if self._batch is not None and {(p.topic, p.partition) for p in partitions} & self._batch.first.keys():
+            self._batch.abandoned = True
+        self._forget(consumer, partitions, "lost")
+
+    def _forget(self, consumer: Consumer, partitions: list[TopicPartition], kind: str) -> None:
+        slots = {(p.topic, p.partition) for p in partitions}
+        self._owned -= slots
+        for slot in slots:
+            self._positions.pop(slot, None)
+        self._stash = [r for r in self._stash if (r.topic, r.partition) not in slots]
+        consumer.incremental_unassign(partitions)
+        for topic, number in slots:
+            self._metrics.lag.remove_by_labels({"topic": topic, "partition": str(number)})
+        self._metrics.rebalances.labels(self._name, kind).inc()
+        _log.info(f"runtime.partitions.{kind}", count=len(partitions), owned=len(self._owned))
+
+    def _pause(self, slots: list[Slot]) -> None:
+        self._paused = True
+        self._consumer.pause([TopicPartition(*slot) for slot in slots])
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._consumer.resume([TopicPartition(*slot) for slot in sorted(self._owned)])
+
+    # --- what the client says
+
+    def _statistics(self, text: str) -> None:
+        for topic, facts in json.loads(text)["topics"].items():
+            for number, partition in facts["partitions"].items():
+                slot = (topic, int(number))
+                if slot not in self._owned:
+                    continue
+                lag = lag_of(partition, self._positions.get(slot), idle=self._idle)
+                if lag is not None:
+                    self._metrics.lag.labels(self._name, topic, number).set(lag)
+
+    def _client_error(self, error: KafkaError) -> None:
+        now = time.monotonic()
+        if now - self._told.get(error.name(), -ERROR_EVERY_S) < ERROR_EVERY_S:
+            return  # the client says it again at each attempt to connect
+        self._told[error.name()] = now
+        _log.warning("runtime.client.error", error=error.name(), fatal=error.fatal())
+
+
+def _wait_for_open_transactions(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    """Return once no dead owner's transaction is open on these partitions: then its state writes are readable.
+
+    Committed offsets are read with `require_stable`, so the broker itself makes us wait.
+    """
+    until = time.monotonic() + ASSIGN_TIMEOUT_S
+    while True:
+        try:
+            consumer.committed(partitions, timeout=10)
+        except KafkaException as error:
+            if error.args[0].fatal() or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def lag_of(partition: Mapping[str, int], committed: int | None, *, idle: bool) -> int | None:
+    """Offsets from where we stand to the stable end, by the client's statistics; None where that is not known yet.
+
+    The client's own figure stays unknown where offsets are committed in a transaction. Transaction markers
+    take up offsets too: with everything fetched and nothing left to take (`idle`), there is no lag.
+    """
+    end = partition["ls_offset"]
+    if end < 0:
+        return None
+    if idle and partition["next_offset"] >= end:
+        return 0
+    position = partition["app_offset"] if committed is None else committed
+    return max(0, end - position) if position >= 0 else None
+
+
+def _record(message: Message) -> Record:
+    return Record(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+    )

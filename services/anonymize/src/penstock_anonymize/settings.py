@@ -1,0 +1,31 @@
+"""The settings of anonymize."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints
+
+from penstock.runtime.settings import ServiceSettings
+from penstock_anonymize.detector import DEFAULT_THRESHOLD
+
+
+class Settings(ServiceSettings):
+    """Shared settings and those of anonymize; each is the variable PENSTOCK_<FIELD> in capitals."""
+
+    vault_keys: SecretStr = Field(
+        description="Master keys of the vault, NAME:BASE64 of 32 bytes[,NAME2:...], the first seals; "
+        "make one with `penstock vault-key`."
+    )
+    anonymize_score_threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=DEFAULT_THRESHOLD, description="Findings less sure than this are left in the text."
+    )
+    anonymize_entities: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")], ...] = Field(
+        default=(), description="Entity types to look for, a JSON array; all where empty."
+    )
+    anonymize_max_part_characters: Annotated[int, Field(ge=1_000, le=16_777_216)] = Field(
+        default=1_048_576, description="Longest message, in characters."
+    )
+    anonymize_max_entities: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2_000, description="Most different pieces of personal data in one conversation."
+    )

@@ -1,0 +1,112 @@
+"""The embedded backend: a model in a local folder, run by ONNX Runtime with continuous batching.
+
+Joins the tokenizer, the engine, a sampler and a text stream for each request. Greedy answers are the
+same whatever shares the batch, and so are sampled ones, by their seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
+from penstock.text.prompt_tokens import PromptTokenizer
+from penstock_inference.backend import GenerationRequest, Piece
+from penstock_inference.engine import Engine, Generation, Runner
+from penstock_inference.layout import ModelLayout
+from penstock_inference.runner import Limits, OnnxRunner
+from penstock_inference.sampler import Sampler
+from penstock_inference.text import TextStream
+
+
+@dataclass(slots=True)
+class _Running:
+    generation: Generation
+    text: TextStream
+
+
+class LocalBackend:
+    """Implements `backend.Backend`."""
+
+    def __init__(self, runner: Runner, tokens: PromptTokenizer, eos_ids: frozenset[int], digest: str) -> None:
+        self._runner = runner
+        self._tokens = tokens
+        self._eos_ids = eos_ids
+        self._engine = Engine(runner)
+        self._running: dict[int, _Running] = {}
+        self.versions: Mapping[str, str] = {"model": digest}
+
+    @classmethod
+    def load(cls, folder: Path, limits: Limits) -> LocalBackend:
+        """Open a model folder; raises ConfigurationError naming the setting at fault."""
+        layout = ModelLayout.read(folder)
+        tokens = PromptTokenizer.from_folder(folder)
+        runner = OnnxRunner(layout, limits)
+        if tokens.vocabulary_size > runner.vocabulary_size:
+            raise ConfigurationError(
+                f"PENSTOCK_MODEL_DIR: {folder} does not fit together: its tokenizer has {tokens.vocabulary_size} "
+                f"tokens, its model {runner.vocabulary_size}"
+            )
+        return cls(runner, tokens, layout.eos_ids, layout.digest())
+
+    def add(self, request: GenerationRequest) -> int:
+        """Queue a request; the number of its prompt's tokens. Raises LimitExceeded where it cannot fit."""
+        if request.key in self._running:
+            raise ValueError(f"key {request.key} is running already")
+        prompt = self._tokens.encode(request.prompt)
+        if not prompt:
+            raise StageError("the prompt has no tokens", code="empty_prompt", field="messages")
+        context = self._runner.context_length
+        room = context - len(prompt)
+        if room < 1:
+            raise LimitExceeded(
+                f"messages: {len(prompt)} tokens leave no room for an answer in a context of {context}; "
+                "shorten the prompt",
+                code="context_length_exceeded",
+                field="messages",
+                limit=context - 1,
+            )
+        parameters = request.parameters
+        sampler = Sampler(parameters.temperature, parameters.top_p, request.seed)
+        generation = Generation(request.key, prompt, min(parameters.max_tokens, room), sampler.choose, self._eos_ids)
+        self._engine.add(generation)
+        self._running[request.key] = _Running(generation, TextStream(self._decode, parameters.stop))
+        return len(prompt)
+
+    def step(self) -> Sequence[Piece]:
+        """Run one forward pass; a piece for each request that it gave a token."""
+        plan = self._engine.plan()
+        if plan is None:
+            return ()
+        advanced = self._engine.update(plan, self._engine.run(plan))
+        return [self._piece(generation.key) for generation in advanced]
+
+    def cancel(self, key: int) -> None:
+        """Give a request up; its row is free at the next step."""
+        running = self._running.pop(key, None)
+        if running is not None:
+            self._engine.cancel(running.generation)
+
+    def clear(self) -> None:
+        """Give all requests up."""
+        self._engine.clear()
+        self._running.clear()
+
+    def _piece(self, key: int) -> Piece:
+        running = self._running[key]
+        generation = running.generation
+        text = "" if generation.finished == "eos" else running.text.push(generation.tokens[-1])
+        reason: Literal["stop", "length"] | None = None
+        if running.text.stopped or generation.finished == "eos":
+            reason = "stop"
+        elif generation.finished == "length":
+            reason = "length"
+        if reason is not None:
+            text += running.text.finish()
+            self.cancel(key)
+        return Piece(key, text, len(generation.tokens), reason)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokens.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -1,0 +1,110 @@
+"""CompletionScreened -> RequestFinished: the answer as the one who asked shall see it.
+
+Order matters: control tokens, cut characters and stop strings go first; then JSON is repaired, or a
+half sentence trimmed; then placeholders are restored, so that nothing restored is ever cut; a schema is
+checked last, on what is handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from penstock.contracts.events import Completion, CompletionScreened, OutputFormat
+from penstock.contracts.results import AnswerMessage, Choice, Repair, RequestFinished
+from penstock.runtime.stage import Inbound, PerRecord
+from penstock.text.placeholders import restore
+from penstock.vault import VaultContents, VaultKeys
+from penstock_postprocess import clean, structured
+from penstock_postprocess.restoring import restore_value
+from penstock_postprocess.trim import trim_half_sentence
+
+STAGE = "postprocess"
+
+
+class PostprocessStage(PerRecord):
+    """Implements `penstock.runtime.stage.Stage`."""
+
+    name = STAGE
+
+    def __init__(self, keys: VaultKeys, *, release: str, trim: Literal["sentence", "off"] = "sentence") -> None:
+        self._keys = keys
+        self._trim = trim
+        self.versions: Mapping[str, str] = {STAGE: release}
+
+    def process_one(self, inbound: Inbound) -> RequestFinished:
+        """The terminal result of one answer.
+
+        Raises StageError `vault_unreadable` or `invalid_json_output`, InvalidRequest `invalid_json_schema`.
+        """
+        event = inbound.expect(CompletionScreened)
+        context, findings, completion = event.context, event.findings, event.completion
+        vault = VaultContents()
+        if event.vault is not None:
+            vault = self._keys.open(event.vault, tenant=context.tenant, conversation=context.conversation_id)
+        text, repairs = _cleaned(completion, event.parameters.stop)
+        output = event.parameters.output
+        if output.type == "text":
+            if self._trim == "sentence" and completion.finish_reason == "length":
+                text, trimmed = trim_half_sentence(text)
+                repairs["half_sentence_trimmed"] = trimmed
+            content, restored = restore(text, vault.entities)
+        else:
+            try:
+                content, restored, repair = _structured(text, output, vault.entities)
+            except RecursionError:
+                raise structured.too_deep() from None
+            if repair is not None:
+                repairs[repair] = 1
+        return RequestFinished(
+            id=context.request_id,
+            created=inbound.now_ms // 1000,
+            model=event.parameters.model,
+            choices=(Choice(message=AnswerMessage(content=content), finish_reason=completion.finish_reason),),
+            usage=completion.usage,
+            status="completed",
+            conversation_id=context.conversation_id,
+            tenant=context.tenant,
+            priority=context.priority,
+            source=context.source,
+            trace_id=inbound.trace_id,
+            language=findings.language,
+            changes=findings.changes,
+            redactions=findings.redactions,
+            restored=restored,
+            repairs=tuple(Repair(kind=kind, count=count) for kind, count in repairs.items() if count),
+            verdicts=findings.verdicts,
+            versions=context.versions,
+            timings=context.timings,
+            total_ms=max(0, inbound.now_ms - context.submitted_ms),
+            time_to_first_token_ms=completion.time_to_first_token_ms,
+            user=vault.user,
+            metadata=vault.metadata,
+        )
+
+
+def _cleaned(completion: Completion, stop: tuple[str, ...]) -> tuple[str, dict[str, int]]:
+    """The answer without what does not belong to it, and how many places of each kind that were."""
+    text, cut_characters = clean.drop_cut_character(completion.text)
+    text, stops = clean.cut_at_stop(text, stop)
+    text, control_tokens = clean.drop_control_tokens(text)
+    return text, {
+        "cut_character_dropped": cut_characters,
+        "stop_string_trimmed": stops,
+        "control_token_dropped": control_tokens,
+    }
+
+
+def _structured(text: str, output: OutputFormat, entities: Mapping[str, str]) -> tuple[str, int, str | None]:
+    """JSON text that parses and follows the schema, the places restored, and the repair."""
+    value, repair = structured.parse(text)
+    if output.type == "json_object":
+        value = structured.require_object(value)
+    value, restored = restore_value(value, entities)
+    if output.type == "json_schema":
+        # anonymize reads the schema as it reads the prompt, so it may hold placeholders too
+        schema, _ = restore_value(structured.load_schema(output.json_schema), entities)
+        structured.check(value, schema)
+    # an answer that needed nothing keeps its own white space
+    content = text.strip() if repair is None and not restored else structured.dump(value)
+    return content, restored, repair

@@ -1,0 +1,37 @@
+"""The composition root of preprocess: settings to a running stage."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.metadata import version
+
+from penstock.contracts import topics
+from penstock.runtime.app import Resources, serve
+from penstock_preprocess.language import LanguageDetector
+from penstock_preprocess.model import PromptModel
+from penstock_preprocess.settings import Settings
+from penstock_preprocess.stage import Defaults, PreprocessStage
+
+
+def build(settings: Settings, resources: Resources) -> PreprocessStage:
+    """The stage, its model's files read and checked; raises ConfigurationError."""
+    model = PromptModel.from_folder(settings.model_dir)
+    return PreprocessStage(
+        model=model,
+        languages=LanguageDetector(settings.preprocess_languages, settings.preprocess_language_min_confidence),
+        seen=resources.state(topics.STATE_REQUEST_IDS),
+        defaults=Defaults(
+            models=settings.preprocess_models or (model.name,),
+            max_body_bytes=settings.preprocess_max_body_bytes,
+            max_tokens=settings.preprocess_default_max_tokens,
+            tenant=settings.preprocess_default_tenant,
+            interactive_ms=settings.preprocess_deadline_interactive_s * 1000,
+            bulk_ms=settings.preprocess_deadline_bulk_s * 1000,
+        ),
+        release=version("penstock-preprocess"),
+    )
+
+
+def run(settings: Settings) -> int:
+    """Serve until stopped; the exit status."""
+    return serve(settings, name="preprocess", consumes=(topics.REQUESTS,), build=partial(build, settings))

@@ -1,0 +1,47 @@
+"""The settings of preprocess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from penstock.contracts.request import MAX_TOKENS_CEILING, Identifier
+from penstock.runtime.settings import ServiceSettings
+
+LANGUAGES = (
+    *("ar", "bg", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id", "it", "ja", "ko"),
+    *("nl", "no", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "vi", "zh"),
+)
+
+
+class Settings(ServiceSettings):
+    """Shared settings and those of preprocess; each is the variable PENSTOCK_<FIELD> in capitals."""
+
+    model_dir: Path = Field(
+        default=Path("deploy/models/penstock-lm"),
+        description="Folder of the model, in the layout of the onnxruntime-genai builder.",
+    )
+    preprocess_models: tuple[Annotated[str, StringConstraints(min_length=1, max_length=128)], ...] = Field(
+        default=(), description="Names that requests may give as model, a JSON array; the model folder's where empty."
+    )
+    preprocess_max_body_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = Field(
+        default=1_048_576, description="Largest request body."
+    )
+    preprocess_default_max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_CEILING)] = Field(
+        default=128, description="Tokens to generate where a request does not say; less where the context has no room."
+    )
+    preprocess_default_tenant: Identifier = Field(default="default", description="Tenant of requests that name none.")
+    preprocess_deadline_interactive_s: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
+        default=900, description="Time an interactive request has where it brings no deadline."
+    )
+    preprocess_deadline_bulk_s: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
+        default=86_400, description="Time a bulk request has where it brings no deadline."
+    )
+    preprocess_languages: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...] = Field(
+        default=LANGUAGES, description="Languages to tell apart, a JSON array; fewer make short texts surer."
+    )
+    preprocess_language_min_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="Below this the language is `und`."
+    )

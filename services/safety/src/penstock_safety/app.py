@@ -1,0 +1,36 @@
+"""The composition root: settings to detectors, policy and stage, and the stage to the runtime."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from penstock.contracts import topics
+from penstock.runtime.app import Resources, serve
+from penstock.runtime.stage import Stage
+from penstock_safety import policy as policies
+from penstock_safety.registry import registry
+from penstock_safety.screen import Screener
+from penstock_safety.settings import Settings
+from penstock_safety.stage import SafetyStage
+from penstock_safety.windows import WindowSettings
+
+
+def build(settings: Settings, _resources: Resources | None = None) -> Stage:
+    """The stage; raises ConfigurationError where the policy or a detector cannot work."""
+    policy = policies.load(settings.safety_policy)
+    detectors = registry(settings.safety_abuse_model, settings.safety_threads)
+    policy.check(detectors)
+    screener = Screener(
+        [detectors[name] for name in policy.detectors],
+        WindowSettings(settings.safety_window_chars, settings.safety_window_overlap_chars),
+        settings.safety_timeout_s,
+        settings.safety_batch_chars,
+    )
+    return SafetyStage(policy, detectors, screener)
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; returns the exit status."""
+    return serve(
+        settings, name="safety", consumes=(topics.ANONYMIZED, topics.COMPLETIONS), build=partial(build, settings)
+    )

@@ -1,0 +1,1 @@
+"""Detectors made of rules: each has one file, none needs a model."""

@@ -1,0 +1,1 @@
+"""Recipes that train, evaluate and export the small models shipped with Penstock."""

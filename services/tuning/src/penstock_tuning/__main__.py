@@ -1,0 +1,16 @@
+"""`python -m penstock_tuning`: the tuning commands."""
+
+from __future__ import annotations
+
+import typer
+
+from penstock_tuning.abuse.cli import app as abuse
+from penstock_tuning.lm.cli import app as lm
+
+app = typer.Typer(no_args_is_help=True, help="Train, evaluate and export the models shipped with Penstock.")
+app.add_typer(lm, name="lm")
+app.add_typer(abuse, name="abuse")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""The embedded language model: data, training, export and evaluation."""

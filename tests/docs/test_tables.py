@@ -1,0 +1,136 @@
+"""Tables in the documentation against the code they describe."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from penstock.contracts.request import CompletionRequest
+from penstock.contracts.results import RequestFinished, Status
+from penstock.contracts.topics import load_topics
+from penstock.runtime.metrics import StageMetrics
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SOURCES = [*(ROOT / "shared/src").rglob("*.py"), *(ROOT / "services").glob("*/src/**/*.py")]
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    text = (DOCS / page).read_text()
+    section = text[text.index(f"{heading}\n") :].split("\n#")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def names(cell: str) -> set[str]:
+    """What stands in back quotes in a cell."""
+    return set(re.findall(r"`([^`]+)`", cell))
+
+
+def test_settings() -> None:
+    subprocess.run([sys.executable, str(DOCS / "settings_table.py"), "check"], check=True)
+
+
+def codes() -> Iterator[str]:
+    for path in SOURCES:
+        if "/cli/" in str(path) or "/local/" in str(path) or "tuning" in str(path):
+            continue
+        text = path.read_text()
+        yield from re.findall(
+            r"(?:\bcode=|default_code(?:: ClassVar\[str\])? = |INVALID_[A-Z]+ = )\"([a-z0-9_]+)\"", text
+        )
+
+
+def test_every_error_code_is_listed() -> None:
+    listed = {code for row in rows("guide.md", "### Error codes") for code in names(row[0])}
+    # of a process, not of a request
+    assert listed == set(codes()) - {"configuration", "kafka"}
+
+
+def test_every_status_is_listed() -> None:
+    assert {code for row in rows("guide.md", "### Statuses") for code in names(row[0])} == set(get_args(Status))
+
+
+def test_every_request_field_is_listed() -> None:
+    listed = {field for row in rows("guide.md", "## The request") for field in names(row[0])}
+    assert listed == set(CompletionRequest.model_fields)
+
+
+def test_every_result_field_is_described() -> None:
+    text = (DOCS / "guide.md").read_text()
+    section = text[text.index("## The result\n") : text.index("### Statuses")]
+    assert {field for field in RequestFinished.model_fields if f"`{field}`" not in section} == set()
+
+
+def test_topics_and_their_data_classes() -> None:
+    listed = {row[0].strip("`"): row for row in rows("security.md", "## Which topic holds what")}
+    assert list(listed) == [topic.name for topic in load_topics()]
+    for topic in load_topics():
+        _, clear, restricted, keeps = listed[topic.name]
+        assert restricted == ("yes" if topic.restricted else "no"), topic.name
+        assert clear.startswith("yes") <= topic.restricted, topic.name
+        amount, unit = keeps.split()
+        assert int(amount) * {"h": 1, "d": 24}[unit[0]] == topic.retention_hours, topic.name
+
+
+def test_access() -> None:
+    everyone = {"llm.results", "llm.dead-letters"}
+    for party, reads, writes in rows("security.md", "## Access to topics"):
+        written = {topic.name for topic in load_topics() if party in topic.written_by}
+        if party not in ("upstream", "operator"):
+            assert everyone <= written
+            written -= everyone
+        assert names(reads) == {topic.name for topic in load_topics() if party in topic.read_by}, party
+        assert names(writes) == written, party
+
+
+def test_every_metric_is_listed_with_its_labels() -> None:
+    listed = {row[0].strip("`"): names(row[2]) for row in rows("operations.md", "## Metrics")}
+    stage = StageMetrics("toy")
+    there = {}
+    for metric in vars(stage).values():
+        if hasattr(metric, "_labelnames"):
+            suffix = "_total" if metric._type == "counter" else ""
+            there[f"{metric._name}{suffix}"] = set(metric._labelnames) - {"stage"}
+    assert listed.pop("process_*") == set()
+    assert listed == there
+
+
+def test_log_events_exist() -> None:
+    source = "".join(path.read_text() for path in SOURCES)
+    for row in rows("operations.md", "## Logs"):
+        first, *more = re.findall(r"`([^`]+)`", row[0])
+        for event in [first, *(f"{first.rpartition('.')[0]}{suffix}" for suffix in more)]:
+            kind = event.rpartition(".")[2]
+            assert f'"{event}"' in source or f'"{kind}"' in source, event
+
+
+def test_variables_exist() -> None:
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"PENSTOCK_[A-Z_]+[A-Z]", page.read_text())}
+    known = set(re.findall(r"`(PENSTOCK_[A-Z_]+)`", (DOCS / "settings.md").read_text()))
+    files = [*SOURCES, ROOT / "docker-compose.yml", *(ROOT / "tests").rglob("*.py")]
+    known |= {name for path in files for name in re.findall(r"PENSTOCK_[A-Z_]+[A-Z]", path.read_text())}
+    # an example of a typing error
+    assert named - known <= {"PENSTOCK_RETRY_ATTEMPT"}
+
+
+def test_attributions_are_whole() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    lm = (ROOT / "services/tuning/NOTICE-lm.md").read_text().splitlines()[2:]
+    abuse = (ROOT / "services/safety/src/penstock_safety/models/abuse/NOTICE").read_text().splitlines()
+    assert [line for line in [*lm, *abuse] if line not in notice] == []
+
+
+def test_decisions_are_listed() -> None:
+    listed = set(re.findall(r"\((\d{4}-[a-z-]+\.md)\)", (DOCS / "adr/README.md").read_text()))
+    assert listed == {path.name for path in (DOCS / "adr").glob("[0-9]*.md")}
+    for path in (DOCS / "adr").glob("[0-9]*.md"):
+        text = path.read_text()
+        assert all(f"**{part}.**" in text for part in ("Context", "Decision", "Consequences", "Alternatives")), path
+        assert len(text.splitlines()) <= 60, path

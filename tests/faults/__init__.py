@@ -1,0 +1,1 @@
+"""Suites that kill processes and count what comes of every request."""

@@ -1,0 +1,193 @@
+"""`penstock up`, `status`, `demo`, `trace` and `down` for real: broker, viewer and five services as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.cli.services import SERVICES
+from penstock.cli.state import StackState, StateFolder
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
+
+
+@dataclass
+class Command:
+    """The command with a state folder of its own."""
+
+    folder: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OTEL_"))}
+        # the jars' cache is the machine's, not the test's
+        kept |= {name: os.environ[name] for name in ("PENSTOCK_CACHE",) if name in os.environ}
+        environment = {**kept, "PENSTOCK_STATE_DIR": str(self.folder), **self.extra}
+        command = [sys.executable, "-m", "penstock.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
+
+    def state(self) -> StackState:
+        state = StateFolder(self.folder).load()
+        assert state is not None
+        return state
+
+    def processes(self) -> dict[int, str]:
+        """Pid -> command line of every process that this state folder's name was given to."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes()
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue  # it ended meanwhile, or is not ours to read
+            if f"PENSTOCK_STATE_DIR={self.folder}\0".encode() in environment and line:
+                found[int(entry.name)] = line.replace(b"\0", b" ").decode()
+        return found
+
+
+@pytest.fixture(scope="module")
+def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The command with its stack up, without containers."""
+    command = Command(tmp_path_factory.mktemp("state"))
+    try:
+        done = command("up", "--no-docker", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["started"] == ["broker", "viewer", *SERVICES]
+        yield command
+    finally:
+        ended = command("down", "--delete-data")
+    assert ended.returncode == 0, ended.stderr
+    assert command.processes() == {}
+    assert not (command.folder / "broker").exists()
+    assert not (command.folder / "state.json").exists()
+
+
+def status(penstock: Command) -> dict[str, Any]:
+    found = json.loads(penstock("status", "--json").stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_everything_is_up_and_ready(penstock: Command) -> None:
+    done = penstock("status")
+    assert done.returncode == 0, done.stdout
+    described = status(penstock)
+    assert described["ok"]
+    assert [one["name"] for one in described["components"]] == ["broker", "viewer", *SERVICES]
+    for name in SERVICES:
+        assert (penstock.folder / "logs" / f"{name}.log").stat().st_size > 0
+
+
+def test_only_two_services_are_given_the_vaults_key(penstock: Command) -> None:
+    key_file = penstock.folder / "vault-key"
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    key = key_file.read_bytes().strip()
+    holders = {
+        name
+        for name, service in penstock.state().services.items()
+        if key in Path(f"/proc/{service.pid}/environ").read_bytes()
+    }
+    assert holders == {"anonymize", "postprocess"}
+
+
+def test_a_second_up_starts_nothing(penstock: Command) -> None:
+    before = penstock.state()
+    done = penstock("up", "--no-docker")
+    assert done.returncode == 0, done.stderr
+    assert "the stack was up already" in done.stdout
+    assert penstock.state() == before
+
+
+def test_up_starts_only_what_died(penstock: Command) -> None:
+    before = penstock.state()
+    os.kill(before.services["inference"].pid, signal.SIGKILL)
+    down = penstock("status", "--json")
+    assert down.returncode == 1
+    states = {one["name"]: one["running"] for one in json.loads(down.stdout)["components"]}
+    assert [name for name, runs in states.items() if not runs] == ["inference"]
+    done = penstock("up", "--no-docker", "--json")
+    assert json.loads(done.stdout)["started"] == ["inference"], done.stderr
+    after = penstock.state()
+    assert {name for name in SERVICES if after.services[name] != before.services[name]} == {"inference"}
+    assert status(penstock)["ok"]
+
+
+def test_the_samples_end_as_expected_and_one_can_be_traced(penstock: Command) -> None:
+    done = penstock("demo", "--no-docker")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "only sending the samples again" in done.stdout
+    assert "every sample ended as expected" in done.stdout
+    link = next(line.split()[-1] for line in done.stdout.splitlines() if "one request's trace" in line)
+    request_id = next(line.split()[-1] for line in done.stdout.splitlines() if "the same here" in line)
+    assert link.startswith(str(status(penstock)["viewer"]))
+    until = time.monotonic() + 30
+    while True:
+        traced = penstock("trace", request_id, "--json")
+        spans = json.loads(traced.stdout)["spans"] if traced.returncode == 0 else []
+        if len(spans) >= 14:
+            break
+        assert time.monotonic() < until, traced.stdout + traced.stderr
+    services = {span["service"] for span in spans}
+    assert services == {"penstock-cli", *(f"penstock-{name}" for name in SERVICES)}
+    parents = {span["span_id"]: span for span in spans}
+    assert sum(span["parent_id"] not in parents for span in spans) == 1
+    drawn = penstock("trace", request_id)
+    assert "send llm.requests" in drawn.stdout
+    assert link in drawn.stdout
+
+
+def test_a_killed_broker_comes_back_where_it_was_and_requests_go_on(penstock: Command, tmp_path: Path) -> None:
+    before = penstock.state()
+    identity = json.loads((penstock.folder / "broker" / "broker.pid.json").read_text(encoding="utf-8"))
+    os.kill(int(identity["pid"]), signal.SIGKILL)
+    done = penstock("up", "--no-docker", "--json")
+    assert json.loads(done.stdout)["started"] == ["broker"], done.stderr
+    assert penstock.state().broker == before.broker
+    file = tmp_path / "after.jsonl"
+    file.write_text('{"prompt": "What is Kafka?", "max_tokens": 8}\n', encoding="utf-8")
+    sent = penstock("send", str(file), "--wait", "--timeout", "90s", "--json")
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+
+
+def test_up_for_another_broker_or_prefix_is_refused(penstock: Command) -> None:
+    for option, value in (("--bootstrap", "127.0.0.1:1"), ("--prefix", "other.")):
+        done = penstock("up", option, value)
+        assert done.returncode == 1
+        assert "penstock down" in done.stderr
+
+
+def test_a_failed_up_shows_why_and_leaves_nothing_behind(penstock: Command, tmp_path: Path) -> None:
+    other = Command(tmp_path / "state", {"PENSTOCK_SAFETY_POLICY": "/no/such/policy.yaml"})
+    named = ("--bootstrap", penstock.state().broker.address, "--prefix", "failing.")
+    done = other("up", "--no-viewer", *named)
+    assert done.returncode == 1
+    assert "safety ended while starting" in done.stderr
+    assert "PENSTOCK_SAFETY_POLICY" in done.stderr
+    assert other.processes() == {}
+    assert not (other.folder / "state.json").exists()
+    assert status(penstock)["ok"]
+
+
+def test_down_leaves_a_broker_alone_that_was_only_named(penstock: Command, tmp_path: Path) -> None:
+    other = Command(tmp_path / "state")
+    done = other("up", "--no-viewer", "--bootstrap", penstock.state().broker.address, "--prefix", "second.")
+    assert done.returncode == 0, done.stderr
+    assert len(other.processes()) == len(SERVICES)
+    ended = other("down")
+    assert ended.returncode == 0, ended.stderr
+    assert "left alone" in ended.stdout
+    assert other.processes() == {}
+    assert status(penstock)["ok"]
+    assert "nothing to end" in other("down").stdout

@@ -1,0 +1,55 @@
+"""Settings and the composition root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts.errors import ConfigurationError
+from penstock.runtime.app import Resources
+from penstock.runtime.kafka import Names
+from penstock.runtime.settings import BadSettings, parse
+from penstock_inference.app import build
+from penstock_inference.settings import Settings
+
+TINY = Path(__file__).parents[2] / "fixtures" / "tiny-lm"
+
+
+def _settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"PENSTOCK_{name}", value)
+    return parse(Settings)
+
+
+def test_builds_the_stage_over_a_model_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(monkeypatch, MODEL_DIR=str(TINY), INFERENCE_ROWS="2", INFERENCE_CONTEXT="64")
+    resources = Resources(settings, Names(""), "inference")
+    stage = build(settings, resources)
+    resources.close()
+    assert stage.name == "inference"
+    assert set(stage.versions) == {"inference", "model"}
+
+
+def test_a_folder_without_a_model_is_refused_by_the_variables_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = _settings(monkeypatch, MODEL_DIR=str(tmp_path))
+    with pytest.raises(ConfigurationError, match="PENSTOCK_MODEL_DIR"):
+        build(settings, Resources(settings, Names(""), "inference"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INFERENCE_ROWS", "0"),
+        ("INFERENCE_ROWS", "many"),
+        ("INFERENCE_CONTEXT", "1"),
+        ("INFERENCE_THREADS", "0"),
+        ("INFERENCE_MEMORY_MIB", "-1"),
+        ("INFERENCE_ROW", "4"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(BadSettings, match=f"PENSTOCK_{name}"):
+        _settings(monkeypatch, **{name: value})

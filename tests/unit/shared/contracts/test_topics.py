@@ -1,0 +1,74 @@
+"""`penstock.contracts.topics`: the file is complete, and consistent with the messages and the path."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.contracts import topics
+from penstock.contracts.base import Message
+from penstock.contracts.results import DeadLetter, RequestFinished
+from penstock.contracts.topics import EVENTS, MESSAGES, load_topics, topic_of
+
+BY_NAME = {topic.name: topic for topic in load_topics()}
+
+
+def test_every_constant_is_declared_and_every_declaration_has_a_constant() -> None:
+    constants = {value for value in vars(topics).values() if isinstance(value, str) and value.startswith("llm.")}
+    assert constants == BY_NAME.keys()
+    assert len(load_topics()) == len(BY_NAME)
+
+
+def test_every_topic_carries_a_known_message_and_every_event_its_own_topic() -> None:
+    assert {topic.message for topic in load_topics()} == MESSAGES.keys()
+    for name, event in EVENTS.items():
+        assert topic_of(event) == name
+    assert topic_of(RequestFinished) == topics.RESULTS
+    assert topic_of(DeadLetter) == topics.DEAD_LETTERS
+
+
+def test_a_message_without_one_topic_of_its_own_is_an_error() -> None:
+    class Stray(Message):
+        schema_name = "penstock.stray"
+
+    with pytest.raises(LookupError, match="0 topics"):
+        topic_of(Stray)
+    with pytest.raises(LookupError, match="2 topics"):
+        topic_of(topics.StateEntry)
+
+
+def test_what_may_hold_personal_data_in_clear_is_restricted() -> None:
+    restricted = {topic.name for topic in load_topics() if topic.restricted}
+    assert restricted == {"llm.requests", "llm.preprocessed", "llm.results", "llm.dead-letters", "llm.state.vaults"}
+
+
+def test_only_state_is_compacted() -> None:
+    # a compacted topic keeps one record of a key: a conversation's other requests would be lost
+    for topic in load_topics():
+        assert ("compact" in topic.cleanup) == (topic.message == "penstock.state-entry")
+
+
+def test_a_dead_letter_has_room_for_the_largest_request() -> None:
+    largest = max(topic.max_message_bytes for topic in load_topics() if topic.name != topics.DEAD_LETTERS)
+    assert BY_NAME[topics.DEAD_LETTERS].max_message_bytes >= largest + 65_536
+
+
+def test_each_topic_on_the_path_is_written_by_the_stage_before_its_reader() -> None:
+    path = [topics.PREPROCESSED, topics.ANONYMIZED, topics.SCREENED, topics.COMPLETIONS, topics.SCREENED_COMPLETIONS]
+    hops = [(BY_NAME[name].written_by, BY_NAME[name].read_by) for name in path]
+    assert hops == [
+        (("preprocess",), ("anonymize",)),
+        (("anonymize",), ("safety",)),
+        (("safety",), ("inference",)),
+        (("inference",), ("safety",)),
+        (("safety",), ("postprocess",)),
+    ]
+
+
+def test_broker_settings() -> None:
+    assert BY_NAME["llm.tokens"].broker_config() == {
+        "cleanup.policy": "delete",
+        "retention.ms": "3600000",
+        "max.message.bytes": "1048576",
+    }
+    kept = BY_NAME["llm.tokens"].model_copy(update={"retention_hours": 0})
+    assert kept.broker_config()["retention.ms"] == "-1"

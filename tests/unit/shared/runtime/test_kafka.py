@@ -1,0 +1,47 @@
+"""`penstock.runtime.kafka`: names with the prefix, and the client options that guarantees rest on."""
+
+from __future__ import annotations
+
+from penstock.runtime import kafka
+from penstock.runtime.kafka import Names
+from penstock.runtime.settings import ServiceSettings
+
+SETTINGS = ServiceSettings(kafka_bootstrap_servers="b:1", kafka_options={"security.protocol": "SSL"})
+
+
+def test_names_carry_the_prefix() -> None:
+    names = Names("eu.")
+    assert names.topic("llm.requests") == "eu.llm.requests"
+    assert names.plain("eu.llm.requests") == "llm.requests"
+    assert names.group("safety") == "eu.penstock-safety"
+    assert names.transactional_id("safety", "2") == "eu.penstock-safety-2"
+
+
+def test_consumers_read_committed_and_never_commit_by_themselves() -> None:
+    for config in (kafka.consumer(SETTINGS, "g"), kafka.reader(SETTINGS, "g")):
+        assert config["isolation.level"] == "read_committed"
+        assert config["enable.auto.commit"] is False
+        assert config["auto.offset.reset"] == "earliest"
+
+
+def test_producers_are_idempotent_and_wait_for_all_replicas() -> None:
+    plain = kafka.producer(SETTINGS, None)
+    assert (plain["enable.idempotence"], plain["acks"]) == (True, "all")
+    assert "transactional.id" not in plain
+    transactional = kafka.producer(SETTINGS, "t")
+    assert transactional["transactional.id"] == "t"
+    assert transactional["transaction.timeout.ms"] == SETTINGS.transaction_timeout_ms
+
+
+def test_no_client_reports_metrics_to_the_broker_and_all_take_the_users_options() -> None:
+    for config in (kafka.consumer(SETTINGS, "g"), kafka.reader(SETTINGS, "g"), kafka.producer(SETTINGS, None)):
+        assert config["enable.metrics.push"] is False
+        assert config["security.protocol"] == "SSL"
+        assert config["bootstrap.servers"] == "b:1"
+
+
+def test_both_group_protocols() -> None:
+    assert kafka.consumer(SETTINGS, "g")["group.protocol"] == "consumer"
+    classic = kafka.consumer(SETTINGS.model_copy(update={"kafka_group_protocol": "classic"}), "g")
+    assert classic["group.protocol"] == "classic"
+    assert classic["partition.assignment.strategy"] == "cooperative-sticky"

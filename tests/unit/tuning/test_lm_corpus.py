@@ -1,0 +1,81 @@
+"""Reading and splitting the public text sets, on small files made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penstock_tuning.lm.config import LmConfig, data_root
+from penstock_tuning.lm.conversations import Conversation
+from penstock_tuning.lm.corpus import (
+    Document,
+    held_out,
+    is_held_out,
+    read_text,
+    split_key,
+    strip_gutenberg,
+    unwrap,
+)
+from penstock_tuning.lm.errors import DataFolderMissingError
+from penstock_tuning.lm.prepare import carriers_of, pack
+
+
+def test_latin_1_files_are_read_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Überfluß\r\nça".encode("latin-1"))
+    (tmp_path / "b.txt").write_bytes("Überfluß\r\nça".encode())
+    assert read_text(tmp_path / "a.txt") == read_text(tmp_path / "b.txt") == "Überfluß\nça"
+
+
+def test_the_gutenberg_frame_is_cut_off() -> None:
+    text = "Licence\n*** START OF THIS PROJECT GUTENBERG EBOOK X ***\n{story}\n*** END OF THIS PROJECT\nMore"
+    assert strip_gutenberg(text.format(story="The story. " * 20)) == ("The story. " * 20).strip()
+    assert strip_gutenberg("No frame here.") == "No frame here."
+
+
+def test_wrapped_lines_are_joined_by_paragraph() -> None:
+    assert unwrap("a\nb\n\n\nc  d\n") == "a b\n\nc d"
+
+
+def test_translations_share_their_split_key() -> None:
+    assert split_key("guide", "_articles/fr/best.md") == split_key("guide", "_articles/best.md")
+    assert split_key("docs", "docs/de/docs/x.md") == split_key("docs", "docs/pt-br/docs/x.md")
+    assert split_key("docs", "docs/de/docs/x.md") != split_key("docs", "docs/de/docs/y.md")
+
+
+def test_the_split_is_stable_and_near_its_share() -> None:
+    chosen = [is_held_out(f"key:{n}", 3) for n in range(5000)]
+    assert chosen == [is_held_out(f"key:{n}", 3) for n in range(5000)]
+    assert 100 < sum(chosen) < 200
+
+
+def test_whole_novels_are_held_out_and_the_others_never() -> None:
+    config = LmConfig()
+    assert held_out(Document("novels", "gutenberg_novels", "en", "novel-held-out", ""), config)
+    keys = [f"novel-train:emma:{n}" for n in range(500)]
+    assert not any(held_out(Document("novels", "gutenberg_novels", "en", key, ""), config) for key in keys)
+
+
+def test_missing_data_is_said_plainly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(DataFolderMissingError, match="set PENSTOCK_DATA"):
+        data_root()
+    (tmp_path / "nowhere" / "text").mkdir(parents=True)
+    assert data_root() == tmp_path / "nowhere"
+
+
+def test_carriers_are_short_user_turns() -> None:
+    turns = (
+        ("user", "Where is the next station?\nmore"),
+        ("assistant", "Over there on the left side."),
+        ("user", "ok"),
+    )
+    assert carriers_of([Conversation("g", "s", "k", turns)]) == ["Where is the next station?"]
+
+
+def test_packing_keeps_conversations_whole_and_never_learns_padding() -> None:
+    encoded = [([5, 6, 7], [False, True, True]), ([8, 9], [False, True]), ([4] * 9, [True] * 9)]
+    tokens, learned = pack(encoded, 6)
+    assert json.loads(json.dumps(tokens.tolist())) == [[5, 6, 7, 8, 9, 0], [4] * 6]
+    assert learned.tolist() == [[False, True, True, False, True, False], [True] * 6]

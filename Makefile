@@ -1,0 +1,91 @@
+# Penstock: `make run` brings the pipeline up and serves the samples, `make test` runs every test.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := shared $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
+MANIFESTS := requirements.lock pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
+READY := $(VENV)/.ready
+# uv from PATH, else from a virtual environment of its own: Debian's Python refuses a bare `pip install`
+UV := $(shell command -v uv 2>/dev/null || echo .penstock/uv/bin/uv)
+
+export ORT_DISABLE_TELEMETRY := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-18s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: setup system ## Bring everything up, send the sample requests, print each result
+	@$(BIN)/penstock demo
+
+.PHONY: stop
+stop: setup ## End exactly what `make run` started
+	@$(BIN)/penstock down
+
+.PHONY: test
+test: setup system ## Run every test: unit, contract, pipeline, integration on a real broker, faults
+	@$(BIN)/pytest
+
+.PHONY: check
+check: setup ## Lint, types, import rules, schema compatibility, docs: what CI runs before the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(addsuffix /src,$(PACKAGES))
+	$(BIN)/lint-imports
+	$(BIN)/python -m penstock.contracts.export check docs/contracts
+	$(BIN)/pytest -q tests/docs
+
+.PHONY: faults
+faults: faults-services ## All long fault suites
+
+.PHONY: faults-services
+faults-services: setup system ## 5,000 requests while every service is killed in turn; last line JSON
+	@$(BIN)/python -m tests.faults.services
+
+.PHONY: canary
+canary: setup system ## 500 requests with personal data, searched for in every place; last line JSON
+	@$(BIN)/python -m tests.canary.canary
+
+.PHONY: bench
+bench: setup ## Inference and anonymize by themselves, beside their peers; each ends with one line of JSON
+	@$(BIN)/python tests/benchmarks/bench_inference.py
+	@$(BIN)/python tests/benchmarks/bench_anonymize.py
+
+.PHONY: setup
+setup: $(READY) ## The locked environment in .venv
+
+$(READY): $(MANIFESTS) | $(UV)
+	@test -x $(BIN)/python || $(UV) venv --quiet --python 3.11 $(VENV)
+	@echo "installing the locked environment into $(VENV)"
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps $(addprefix -e ./,$(PACKAGES))
+	@touch $@
+
+.penstock/uv/bin/uv:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; on Debian: apt-get install python3" >&2; exit 1; }
+	@python3 -c 'import ensurepip' 2>/dev/null || deploy/system-packages python3-venv
+	@python3 -m venv .penstock/uv
+	@.penstock/uv/bin/python -m pip install --quiet uv
+
+.PHONY: system
+system: ## What the broker needs: a Docker engine that answers, else a JRE and Maven
+	@deploy/system-packages broker
+
+.PHONY: lock
+lock: ## Resolve again and write requirements.lock and requirements-train.lock
+	$(UV) lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-workspace --all-packages --all-groups -o requirements.lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-workspace --package penstock-tuning --all-extras -o requirements-train.lock
+
+.PHONY: fmt
+fmt: setup ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: stop ## Stop, and delete the environment and all local state
+	rm -rf $(VENV) .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -84,6 +84,53 @@ class Stage(Protocol):
         ...
 
 
+class Job(Protocol):
+    """One record that an unordered stage works on. All methods may be called from any thread."""
+
+    @property
+    def inbound(self) -> Inbound:
+        """The record."""
+        ...
+
+    def first_output(self) -> None:
+        """Say that the first token of the answer is there; admission goes by the time it took."""
+        ...
+
+    def finish(self, outcome: Outcome) -> None:
+        """Hand in what became of the record; only the first call counts, and none after a cancellation."""
+        ...
+
+
+class UnorderedStage(Protocol):
+    """A stage whose records take long and finish in any order, many at a time. Its methods return at once."""
+
+    @property
+    def name(self) -> str:
+        """As of Stage."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """As of Stage."""
+        ...
+
+    def room(self) -> int:
+        """How many more records it would start now; the rest waits in the runtime and in Kafka."""
+        ...
+
+    def start(self, job: Job) -> None:
+        """Begin a record. An exception is a bug of the stage: the record becomes a dead letter."""
+        ...
+
+    def cancel(self, job: Job) -> None:
+        """Give a record up: what it holds is free within one step. Its `finish` no longer counts."""
+        ...
+
+    def close(self) -> None:
+        """Give up all that is left, at the end of the process."""
+        ...
+
+
 class PerRecord(ABC):
     """A stage that takes records one at a time. PenstockErrors raised by `process_one` become outcomes."""
 

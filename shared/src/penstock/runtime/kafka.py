@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from confluent_kafka import Message
+
 from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.stage import Record
 
 MAX_MESSAGE_BYTES = 33_554_432
 """The client's own limit, above every topic's: topics refuse first, by name."""
@@ -104,6 +107,19 @@ def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[st
         config["transactional.id"] = transactional_id
         config["transaction.timeout.ms"] = settings.transaction_timeout_ms
     return config
+
+
+def record_of(message: Message) -> Record:
+    """A consumed message as plain data."""
+    return Record(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+    )
 
 
 def enqueue(

@@ -24,7 +24,7 @@ from penstock.runtime.logging import frames
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled, Settler
 from penstock.runtime.settings import ServiceSettings
-from penstock.runtime.stage import Inbound, Outcome, Record, Stage
+from penstock.runtime.stage import Inbound, Outcome, Record, Stage, UnorderedStage
 
 _log = structlog.get_logger()
 
@@ -33,49 +33,22 @@ class Interrupted(Exception):
     """The process is stopping: the batch is given up unfinished and will be read again."""
 
 
-class Processor:
-    """One stage, its retries and its error isolation."""
+class Boundary:
+    """Where records come into a stage and outcomes leave it: decoding, deadlines, spans, settling."""
 
     def __init__(
         self,
-        stage: Stage,
-        settings: ServiceSettings,
+        stage: Stage | UnorderedStage,
         *,
         names: Names,
-        metrics: StageMetrics,
-        stopping: threading.Event,
-        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._stage = stage
-        self._settings = settings
         self._names = names
-        self._metrics = metrics
-        self._stopping = stopping
-        self._clock_ns = clock_ns
+        self._stage_name = stage.name
         self._group = names.group(stage.name)
         self._settler = Settler(stage.name, stage.versions, names)
 
-    def run(self, records: Sequence[Record]) -> list[Settled]:
-        """Settle every record, in order; raises Interrupted where the process stops during a retry's wait."""
-        start_ns = self._clock_ns()
-        inbounds: list[Inbound] = []
-        outcomes: list[Outcome | None] = []
-        for record in records:
-            inbound, early = self._open(record, start_ns)
-            inbounds.append(inbound)
-            outcomes.append(early)
-        attempts = self._attempt_all(inbounds, outcomes)
-        finished_ms = self._clock_ns() // 1_000_000
-        settled = []
-        for inbound, outcome, tries in zip(inbounds, outcomes, attempts, strict=True):
-            assert outcome is not None
-            settled.append(self._settler.settle(inbound, outcome, finished_ms=finished_ms, attempts=tries))
-        seconds = (self._clock_ns() - start_ns) / 1e9
-        for _ in settled:
-            self._metrics.duration.labels(self._stage.name).observe(seconds)
-        return settled
-
-    def _open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
+    def open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
+        """The record as a stage is given it, and the error that ends it before any stage sees it."""
         topic = self._names.plain(record.topic)
         span = telemetry.start_process(record, topic, self._group, start_ns)
         inbound = Inbound(record=record, now_ms=start_ns // 1_000_000, span=span)
@@ -90,12 +63,72 @@ class Processor:
         deadline = event.context.deadline_ms
         if deadline is not None and deadline < inbound.now_ms:
             return inbound, Expired(
-                f"the deadline passed {inbound.now_ms - deadline} ms before stage {self._stage.name}; "
+                f"the deadline passed {inbound.now_ms - deadline} ms before stage {self._stage_name}; "
                 "allow more time or send less at once",
                 field="header deadline",
                 limit=deadline,
             )
         return inbound, None
+
+    def settle(self, inbound: Inbound, outcome: Outcome, *, finished_ms: int, attempts: int) -> Settled:
+        """What is written for an outcome."""
+        return self._settler.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+
+    def bug(self, inbound: Inbound, error: Exception) -> StageError:
+        """An unexpected exception of the stage: logged here with its place, for the request a StageError."""
+        with trace.use_span(inbound.span, record_exception=False, set_status_on_exception=False):
+            _log.error(
+                "runtime.record.unexpected_error",
+                error_type=type(error).__name__,
+                frames=frames(error),
+                topic=inbound.record.topic,
+                partition=inbound.record.partition,
+                offset=inbound.record.offset,
+            )
+        return StageError(
+            f"unexpected {type(error).__name__} in stage {self._stage_name}; the log of that stage has the place"
+        )
+
+
+class Processor(Boundary):
+    """One stage over batches, its retries and its error isolation."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        settings: ServiceSettings,
+        *,
+        names: Names,
+        metrics: StageMetrics,
+        stopping: threading.Event,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(stage, names=names)
+        self._stage = stage
+        self._settings = settings
+        self._metrics = metrics
+        self._stopping = stopping
+        self._clock_ns = clock_ns
+
+    def run(self, records: Sequence[Record]) -> list[Settled]:
+        """Settle every record, in order; raises Interrupted where the process stops during a retry's wait."""
+        start_ns = self._clock_ns()
+        inbounds: list[Inbound] = []
+        outcomes: list[Outcome | None] = []
+        for record in records:
+            inbound, early = self.open(record, start_ns)
+            inbounds.append(inbound)
+            outcomes.append(early)
+        attempts = self._attempt_all(inbounds, outcomes)
+        finished_ms = self._clock_ns() // 1_000_000
+        settled = []
+        for inbound, outcome, tries in zip(inbounds, outcomes, attempts, strict=True):
+            assert outcome is not None
+            settled.append(self.settle(inbound, outcome, finished_ms=finished_ms, attempts=tries))
+        seconds = (self._clock_ns() - start_ns) / 1e9
+        for _ in settled:
+            self._metrics.duration.labels(self._stage.name).observe(seconds)
+        return settled
 
     def _attempt_all(self, inbounds: list[Inbound], outcomes: list[Outcome | None]) -> list[int]:
         """Fill in the outcomes; returns the attempts each took."""
@@ -128,25 +161,11 @@ class Processor:
             if len(batch) > 1:
                 _log.warning("runtime.batch.isolated", records=len(batch), error_type=type(error).__name__)
                 return [self._process([inbound])[0] for inbound in batch]
-            return [self._bug(batch[0], error)]
+            return [self.bug(batch[0], error)]
         if len(outcomes) != len(batch):
             wrong = StageError(f"{len(outcomes)} outcomes for {len(batch)} records", code="unexpected_outcome")
             return [wrong] * len(batch)
         return outcomes
-
-    def _bug(self, inbound: Inbound, error: Exception) -> StageError:
-        with trace.use_span(inbound.span, record_exception=False, set_status_on_exception=False):
-            _log.error(
-                "runtime.record.unexpected_error",
-                error_type=type(error).__name__,
-                frames=frames(error),
-                topic=inbound.record.topic,
-                partition=inbound.record.partition,
-                offset=inbound.record.offset,
-            )
-        return StageError(
-            f"unexpected {type(error).__name__} in stage {self._stage.name}; the log of that stage has the place"
-        )
 
 
 def decode(record: Record, kind: type[Event]) -> Event:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,6 +17,9 @@ from penstock.runtime.kafka import Names, enqueue
 from penstock.runtime.outcomes import Output
 
 _log = structlog.get_logger()
+Positions = Sequence[tuple[Any, list[TopicPartition]]]
+"""Each consumer whose group's offsets are committed, with the offsets."""
+
 CALL_TIMEOUT_S = 30.0
 STUCK_AFTER_S = 3 * CALL_TIMEOUT_S
 """The client's calls have time limits of their own; one that outlives this has been lost inside it."""
@@ -61,8 +65,7 @@ class Publisher:
         self,
         outputs: Sequence[Output],
         state: Mapping[str, Mapping[str, Contract]],
-        offsets: list[TopicPartition],
-        consumer: Any,
+        positions: Positions,
         patience: Callable[[float], bool] = lambda waited: waited < STUCK_AFTER_S,
     ) -> dict[str, dict[str, int]]:
         """Publish and commit; returns where each state key was written: topic -> key -> offset.
@@ -71,7 +74,7 @@ class Publisher:
         up), Fenced (stop) or Stuck (stop at once).
         """
         # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
-        future = self._thread.submit(self._commit, outputs, state, offsets, consumer)
+        future = self._thread.submit(self._commit, outputs, state, positions)
         began = time.monotonic()
         while not wait_for([future], 0.5).done:
             if not patience(time.monotonic() - began):
@@ -82,8 +85,7 @@ class Publisher:
         self,
         outputs: Sequence[Output],
         state: Mapping[str, Mapping[str, Contract]],
-        offsets: list[TopicPartition],
-        consumer: Any,
+        positions: Positions,
     ) -> dict[str, dict[str, int]]:
         written: dict[str, dict[str, int]] = {topic: {} for topic in state}
         self._failed = None
@@ -104,9 +106,9 @@ class Publisher:
                     report = self._recorder(written[topic], key)
                     enqueue(self._producer, topic, entry.encode(), key.encode(), headers=(), on_delivery=report)
             if self._transactional:
-                self._commit_transaction(offsets, consumer)
+                self._commit_transaction(positions)
             else:
-                self._flush_and_commit(offsets, consumer)
+                self._flush_and_commit(positions)
         except KafkaException as error:
             self._recover(error.args[0])
         return written
@@ -116,18 +118,20 @@ class Publisher:
         self._producer.flush(5)
         self._thread.shutdown()
 
-    def _commit_transaction(self, offsets: list[TopicPartition], consumer: Any) -> None:
-        metadata = consumer.consumer_group_metadata()
-        self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, metadata, CALL_TIMEOUT_S))
+    def _commit_transaction(self, positions: Positions) -> None:
+        for consumer, offsets in positions:
+            send = partial(self._producer.send_offsets_to_transaction, offsets, consumer.consumer_group_metadata())
+            self._insist(partial(send, CALL_TIMEOUT_S))
         self._insist(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
 
-    def _flush_and_commit(self, offsets: list[TopicPartition], consumer: Any) -> None:
+    def _flush_and_commit(self, positions: Positions) -> None:
         left = self._producer.flush(CALL_TIMEOUT_S)
         if self._failed is not None:
             raise KafkaException(self._failed)
         if left:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records not delivered"))
-        consumer.commit(offsets=offsets, asynchronous=False)
+        for consumer, offsets in positions:
+            consumer.commit(offsets=offsets, asynchronous=False)
 
     @staticmethod
     def _insist(call: Callable[[], None], attempts: int = 5) -> None:

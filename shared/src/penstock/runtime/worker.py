@@ -20,6 +20,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from penstock.runtime import kafka
+from penstock.runtime.accounting import account
 from penstock.runtime.health import Health
 from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
@@ -159,7 +160,7 @@ class Worker:
         for message in messages:
             error = message.error()
             if error is None:
-                records.append(_record(message))
+                records.append(kafka.record_of(message))
             elif error.fatal():
                 raise KafkaException(error)
             else:
@@ -215,7 +216,7 @@ class Worker:
         for attempt in range(1, self._settings.retry_attempts + 1):
             started = time.monotonic()
             try:
-                written = self._publisher.commit(outputs, writes, batch.offsets(), self._consumer, self._patience)
+                written = self._publisher.commit(outputs, writes, [(self._consumer, batch.offsets())], self._patience)
             except Aborted as error:
                 self._metrics.transactions.labels(self._name, "aborted").inc()
                 _log.warning("runtime.transaction.aborted", reason=error.reason, attempt=attempt, records=len(settled))
@@ -239,23 +240,7 @@ class Worker:
         for topic, state in self._states.items():
             state.commit(written[topic])
         self._metrics.transactions.labels(self._name, "committed").inc()
-        for one in settled:
-            self._metrics.records_in.labels(self._name, one.inbound.record.topic).inc()
-            for output in one.outputs:
-                self._metrics.records_out.labels(self._name, output.topic).inc()
-            if one.status is not None:
-                self._metrics.results.labels(self._name, one.status).inc()
-            if one.code is not None:
-                self._metrics.failed.labels(self._name, one.code).inc()
-                _log.info(
-                    "runtime.record.refused",
-                    code=one.code,
-                    status=one.status,
-                    topic=one.inbound.record.topic,
-                    partition=one.inbound.record.partition,
-                    offset=one.inbound.record.offset,
-                    trace_id=one.inbound.trace_id,
-                )
+        account(self._metrics, self._name, settled)
 
     def _rewind(self, batch: Batch) -> None:
         """Go back to where the batch began, in the partitions that are still ours."""
@@ -372,15 +357,3 @@ def lag_of(partition: Mapping[str, int], committed: int | None, *, idle: bool) -
         return 0
     position = partition["app_offset"] if committed is None else committed
     return max(0, end - position) if position >= 0 else None
-
-
-def _record(message: Message) -> Record:
-    return Record(
-        topic=message.topic(),
-        partition=message.partition(),
-        offset=message.offset(),
-        timestamp_ms=message.timestamp()[1],
-        key=message.key(),
-        value=message.value(),
-        headers=tuple(message.headers() or ()),
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.support.kafka import Publishing, Slot, committed_offsets, place_of
-from tests.support.stack import Stack
+from tests.support.stack import Stack, wait_until
 
 from penstock.contracts import topics
 from penstock.contracts.results import DeadLetter, RequestFinished
@@ -149,6 +149,7 @@ def outcome(stack: Stack) -> Outcome:
     first, second, expired = places[-4:-1]
     healthy = [place for place, request in zip(places, sent, strict=True) if request is good]
     stack.wait_results([*bad.values(), *healthy, first, expired], seconds=120)
+    wait_until(lambda: second in stack.dead_letters(), "the duplicate's dead letter")
 
     def totals() -> tuple[int, int]:
         return len(stack.read(topics.RESULTS)), len(stack.read(topics.DEAD_LETTERS))

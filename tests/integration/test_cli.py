@@ -184,8 +184,8 @@ def test_waiting_prints_each_result_and_ends_with_the_last(
         b'{"request_id":"a","prompt":"x"}\n{"request_id":"b","prompt":"x"}\n{"request_id":"a","prompt":"y"}\n'
     )
     with Answering(bootstrap, prefix):
-        done = run("send", str(file), "--wait", "--timeout", "30s", "--unique-ids", "--json", *at)
-        again = run("send", str(file), "--wait", "--timeout", "30s", "--unique-ids", "--json", *at)
+        done = run("send", str(file), "--wait", "--timeout", "60s", "--unique-ids", "--json", *at)
+        again = run("send", str(file), "--wait", "--timeout", "60s", "--unique-ids", "--json", *at)
     for one in (done, again):
         assert one.returncode == 0, one.stdout + one.stderr
         *found, last = lines(one.stdout)

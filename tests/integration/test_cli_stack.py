@@ -132,7 +132,7 @@ def test_the_samples_end_as_expected_and_one_can_be_traced(penstock: Command) ->
     link = next(line.split()[-1] for line in done.stdout.splitlines() if "one request's trace" in line)
     request_id = next(line.split()[-1] for line in done.stdout.splitlines() if "the same here" in line)
     assert link.startswith(str(status(penstock)["viewer"]))
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while True:
         traced = penstock("trace", request_id, "--json")
         spans = json.loads(traced.stdout)["spans"] if traced.returncode == 0 else []

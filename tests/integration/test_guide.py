@@ -32,7 +32,7 @@ def test_the_example_sends_a_valid_request_and_finds_its_result(bootstrap: str, 
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:
         try:
             answer(bootstrap, prefix)
-            printed, _ = process.communicate(timeout=30)
+            printed, _ = process.communicate(timeout=90)
         finally:
             process.kill()
     assert process.returncode == 0

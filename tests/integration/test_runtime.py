@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -78,20 +79,25 @@ def test_what_is_retriable_is_tried_again(harness: Harness) -> None:
 
 
 def test_polling_goes_on_while_a_batch_is_slow(harness: Harness) -> None:
+    began, done = threading.Event(), threading.Event()
+
     def act(inbound: Inbound) -> None:
         if inbound.expect(RequestPreprocessed).context.request_id == "slow":
-            time.sleep(3)
+            began.set()
+            done.wait(60)
 
     harness.publish(["slow"])
     with harness.working(Toy(act)):
-        time.sleep(2)
+        assert began.wait(60)
         harness.publish([f"later{number}" for number in range(50)])
-        beats = set()
-        for _ in range(10):
+        beats = {harness.health._beat}
+        until = time.monotonic() + 60
+        while len(beats) < 10 and time.monotonic() < until:
+            time.sleep(0.02)
             beats.add(harness.health._beat)
-            time.sleep(0.1)
+        done.set()
         seen = ids_of(harness.read(ANONYMIZED, 51))
-    assert len(beats) > 3
+    assert len(beats) == 10
     assert len(seen) == 51
     assert set(seen.values()) == {1}
 
@@ -130,6 +136,7 @@ def test_an_older_process_of_the_same_slot_is_fenced(harness: Harness) -> None:
     consumer.close()
 
 
+@pytest.mark.timeout(300)
 def test_a_broker_that_comes_back_is_worked_with_again(tmp_path: Path) -> None:
     broker = LocalKafka(tmp_path).start()
     try:
@@ -143,7 +150,7 @@ def test_a_broker_that_comes_back_is_worked_with_again(tmp_path: Path) -> None:
             time.sleep(3)
             broker.start()
             harness.publish(["after"], conversation="talk")
-            assert ids_of(harness.read(ANONYMIZED, 2, seconds=90)) == Counter(["before", "after"])
+            assert ids_of(harness.read(ANONYMIZED, 2, seconds=150)) == Counter(["before", "after"])
             assert state.get("talk") == "2"
     finally:
         broker.stop()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.support.kafka import Publishing
 from tests.support.otlp import OtlpReceiver
-from tests.support.stack import Stack
+from tests.support.stack import Stack, wait_until
 from tests.support.trees import PROCESSES, Span, blocked, chain, refused, served, size, tree_of
 
 from penstock.contracts.results import RequestFinished
@@ -76,8 +76,14 @@ def test_without_upstream_a_request_is_a_trace_of_its_own(stack: Stack, otlp: Ot
 def test_logs_name_the_trace(stack: Stack) -> None:
     upstream = upstream_span()
     ask(stack, WORDS, upstream, max_tokens=-1)
-    lines = [json.loads(line) for line in stack.log("preprocess").read_text().splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line.get("trace_id") == upstream.trace_id]
+
+    def told() -> list[dict[str, Any]]:
+        whole = stack.log("preprocess").read_text().rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("trace_id") == upstream.trace_id]
+
+    wait_until(lambda: bool(told()), "the refusal in the log")  # logged just after the commit
+    (line,) = told()
     assert line["event"] == "runtime.record.refused"
     assert line["code"] == "invalid_field"
 
@@ -111,7 +117,7 @@ def viewed(viewer: LocalZipkin, bootstrap: str, tmp_path_factory: pytest.TempPat
         yield stack
 
 
-def shown(viewer: LocalZipkin, trace_id: str, count: int, seconds: float = 30) -> list[Span]:
+def shown(viewer: LocalZipkin, trace_id: str, count: int, seconds: float = 90) -> list[Span]:
     """The trace as the viewer's interface shows it, once it has this many spans."""
     until = time.monotonic() + seconds
     found: list[dict[str, Any]] = []

@@ -46,7 +46,7 @@ class OtlpReceiver:
         with self._lock:
             return [span for span in self._spans if trace_id in (None, span.trace_id)]
 
-    def wait(self, trace_id: str, count: int, seconds: float = 30) -> list[Span]:
+    def wait(self, trace_id: str, count: int, seconds: float = 90) -> list[Span]:
         """Wait until a trace has this many spans, and a moment longer for any that should not be there."""
         until = time.monotonic() + seconds
         while len(self.spans(trace_id)) < count and time.monotonic() < until:

@@ -246,7 +246,7 @@ class Stack:
         return environment
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
     """Wait for a condition; raises StackError saying what did not come."""
     until = time.monotonic() + seconds
     while not condition():

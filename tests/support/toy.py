@@ -88,7 +88,7 @@ class Harness:
                 value=event.encode(),
                 headers=header_names.of_context(context, event.schema_ref()),
             )
-        producer.flush(10)
+        assert producer.flush(60) == 0, "events were not delivered"
 
     def store(self) -> StateStore:
         topic = self.names.topic(STATE_VAULTS)
@@ -127,11 +127,11 @@ class Harness:
             yield worker
         finally:
             stopping.set()
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
             assert not failures, failures
 
-    def read(self, topic: str, expected: int, seconds: float = 30) -> list[Message]:
+    def read(self, topic: str, expected: int, seconds: float = 90) -> list[Message]:
         """What a read_committed consumer sees: at least `expected` records, and any that come soon after."""
         consumer = Consumer(
             {

@@ -78,7 +78,7 @@ def test_each_service_consumes_what_its_composition_root_says() -> None:
         consumes = re.search(r"consumes=\(([^)]*)\)", app)
         assert consumes is not None
         in_code = {constants[name] for name in re.findall(r"topics\.([A-Z_]+)", consumes[1])}
-        state = {constants[name] for name in re.findall(r"\.state\(topics\.([A-Z_]+)\)", app)}
+        state = {constants[name] for name in re.findall(r"(?:\.state\(|ledger=)topics\.([A-Z_]+)", app)}
         declared = {
             operation["channel"]["$ref"].removeprefix("#/channels/")
             for name, operation in DOCUMENT["operations"].items()

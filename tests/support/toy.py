@@ -30,6 +30,7 @@ from penstock.runtime.publisher import Publisher
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Inbound, Outcome, State
 from penstock.runtime.state import StateStore
+from penstock.runtime.unordered import UnorderedWorker
 from penstock.runtime.worker import Worker
 
 
@@ -113,23 +114,8 @@ class Harness:
             health=self.health,
             stopping=stopping,
         )
-        failures: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                worker.run()
-            except BaseException as error:  # noqa: BLE001  # handed to the test's thread, which fails on it
-                failures.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        try:
+        with in_thread(worker, stopping):
             yield worker
-        finally:
-            stopping.set()
-            thread.join(60)
-            assert not thread.is_alive()
-            assert not failures, failures
 
     def read(self, topic: str, expected: int, seconds: float = 90) -> list[Message]:
         """What a read_committed consumer sees: at least `expected` records, and any that come soon after."""
@@ -150,6 +136,28 @@ class Harness:
         found += [m for m in consumer.consume(1000, 0.5) if m.error() is None]
         consumer.close()
         return found
+
+
+@contextmanager
+def in_thread(worker: Worker | UnorderedWorker, stopping: threading.Event) -> Iterator[None]:
+    """Run a worker until the end of the block; fails where the worker did."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as error:  # noqa: BLE001  # handed to the test's thread, which fails on it
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(60)
+        assert not thread.is_alive()
+        assert not failures, failures
 
 
 def ids_of(messages: Sequence[Message]) -> Counter[str]:

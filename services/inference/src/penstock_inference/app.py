@@ -33,4 +33,10 @@ def build(settings: Settings, resources: Resources) -> Stage:
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the process's exit status."""
-    return serve(settings, name=STAGE, consumes=(topics.SCREENED,), build=partial(build, settings))
+    return serve(
+        settings,
+        name=STAGE,
+        consumes=(topics.SCREENED,),
+        build=partial(build, settings),
+        ledger=topics.STATE_CALLS,
+    )

@@ -37,6 +37,7 @@ RESULTS: Final = "llm.results"
 DEAD_LETTERS: Final = "llm.dead-letters"
 STATE_REQUEST_IDS: Final = "llm.state.request-ids"
 STATE_VAULTS: Final = "llm.state.vaults"
+STATE_CALLS: Final = "llm.state.calls"
 
 
 class StateEntry(Message):

@@ -16,14 +16,17 @@ from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
 from penstock.runtime import kafka, logging, telemetry
 from penstock.runtime.health import Health, HealthServer
+from penstock.runtime.intake import Lane
 from penstock.runtime.kafka import Names
+from penstock.runtime.ledger import Ledger
 from penstock.runtime.metrics import StageMetrics
-from penstock.runtime.processor import Processor
+from penstock.runtime.processor import Boundary, Processor
 from penstock.runtime.publisher import Fenced, Publisher, Stuck
-from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings
-from penstock.runtime.stage import Stage, State, TokenSink
+from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings
+from penstock.runtime.stage import Stage, TokenSink, UnorderedStage
 from penstock.runtime.state import StateStore
 from penstock.runtime.tokens import KafkaTokens
+from penstock.runtime.unordered import UnorderedWorker
 from penstock.runtime.worker import Worker
 
 _log = structlog.get_logger()
@@ -42,7 +45,7 @@ class Resources:
         self._service = service
         self.states: dict[str, StateStore] = {}
 
-    def state(self, topic: str) -> State:
+    def state(self, topic: str) -> StateStore:
         """The table kept in a state topic (one of `penstock.contracts.topics`)."""
         name = self._names.topic(topic)
         reader = f"{self._names.group(self._service)}-state"
@@ -69,9 +72,17 @@ class Resources:
             self._token_producer.close()
 
 
-def serve(settings: ServiceSettings, *, name: str, consumes: Sequence[str], build: Callable[[Resources], Stage]) -> int:
+def serve(
+    settings: ServiceSettings,
+    *,
+    name: str,
+    consumes: Sequence[str],
+    build: Callable[[Resources], Stage | UnorderedStage],
+    ledger: str | None = None,
+) -> int:
     """Run a stage until SIGTERM or SIGINT; returns the exit status.
 
+    `ledger` is the state topic in which an unordered stage's calls are noted, None for no ledger.
     0 stopped as asked, 1 failed (a supervisor should start it again), 2 settings that cannot work.
     """
     logging.configure(name, settings.log_level, settings.log_format)
@@ -94,6 +105,7 @@ def serve(settings: ServiceSettings, *, name: str, consumes: Sequence[str], buil
             settings,
             stage,
             consumes,
+            ledger_topic=ledger,
             names=names,
             resources=resources,
             metrics=metrics,
@@ -115,9 +127,10 @@ def serve(settings: ServiceSettings, *, name: str, consumes: Sequence[str], buil
 
 def _run(
     settings: ServiceSettings,
-    stage: Stage,
+    stage: Stage | UnorderedStage,
     consumes: Sequence[str],
     *,
+    ledger_topic: str | None,
     names: Names,
     resources: Resources,
     metrics: StageMetrics,
@@ -126,20 +139,38 @@ def _run(
 ) -> tuple[int, bool]:
     transactional_id = names.transactional_id(stage.name, settings.instance) if settings.exactly_once else None
     publisher = Publisher(kafka.producer(settings, transactional_id), names)
+    ledger = _ledger(settings, names, resources, ledger_topic) if isinstance(stage, UnorderedStage) else None
     try:
         if not _connect(publisher, resources, health, stopping):
             return EXIT_STOPPED, True
-        worker = Worker(
-            name=stage.name,
-            topics=[names.topic(topic) for topic in consumes],
-            settings=settings,
-            processor=Processor(stage, settings, names=names, metrics=metrics, stopping=stopping),
-            publisher=publisher,
-            states=resources.states,
-            metrics=metrics,
-            health=health,
-            stopping=stopping,
-        )
+        topics = [names.topic(topic) for topic in consumes]
+        worker: Worker | UnorderedWorker
+        if isinstance(stage, UnorderedStage):
+            if not isinstance(settings, UnorderedSettings):
+                raise ConfigurationError(f"stage {stage.name} is unordered: its settings are no UnorderedSettings")
+            worker = UnorderedWorker(
+                lanes=[Lane("interactive", tuple(topics), names.group(stage.name))],
+                stage=stage,
+                settings=settings,
+                boundary=Boundary(stage, names=names),
+                publisher=publisher,
+                ledger=ledger,
+                metrics=metrics,
+                health=health,
+                stopping=stopping,
+            )
+        else:
+            worker = Worker(
+                name=stage.name,
+                topics=topics,
+                settings=settings,
+                processor=Processor(stage, settings, names=names, metrics=metrics, stopping=stopping),
+                publisher=publisher,
+                states=resources.states,
+                metrics=metrics,
+                health=health,
+                stopping=stopping,
+            )
         health.why_not = "waiting for partitions"
         return EXIT_STOPPED, worker.run()
     except Stuck:
@@ -152,6 +183,12 @@ def _run(
     except KafkaException as error:
         _log.error("runtime.process.failed", code="kafka", reason=error.args[0].name())
     return EXIT_FAILED, True
+
+
+def _ledger(settings: ServiceSettings, names: Names, resources: Resources, topic: str | None) -> Ledger | None:
+    if topic is None or not isinstance(settings, UnorderedSettings) or not settings.calls_ledger:
+        return None
+    return Ledger(kafka.producer(settings, None), topic, resources.state(topic), names)
 
 
 def _connect(publisher: Publisher, resources: Resources, health: Health, stopping: threading.Event) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Message
+import structlog
+from confluent_kafka import KafkaError, Message
 
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Record
+
+_log = structlog.get_logger()
 
 MAX_MESSAGE_BYTES = 33_554_432
 """The client's own limit, above every topic's: topics refuse first, by name."""
@@ -120,6 +124,23 @@ def record_of(message: Message) -> Record:
         value=message.value(),
         headers=tuple(message.headers() or ()),
     )
+
+
+class ErrorLog:
+    """A client's `error_cb`: each kind of trouble once in a while, since the client repeats it at each attempt."""
+
+    EVERY_S = 30.0
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def __call__(self, error: KafkaError) -> None:
+        """Log it, unless that was done a moment ago."""
+        now = time.monotonic()
+        if now - self._told.get(error.name(), -self.EVERY_S) < self.EVERY_S:
+            return
+        self._told[error.name()] = now
+        _log.warning("runtime.client.error", error=error.name(), fatal=error.fatal())
 
 
 def enqueue(

@@ -51,6 +51,27 @@ class StageMetrics:
             registry=registry,
         )
         self.rebalances = Counter("penstock_rebalances", "Assignments changed.", ["stage", "kind"], registry=registry)
+        self.waiting = Gauge(
+            "penstock_calls_waiting",
+            "Records taken and not yet started by an unordered stage.",
+            ["stage"],
+            registry=registry,
+        )
+        self.admission = Gauge(
+            "penstock_calls_limit", "Calls that admission lets run at once.", ["stage"], registry=registry
+        )
+        self.ledger = Counter(
+            "penstock_calls_recovered",
+            "Calls of an earlier process: answered (published without a call) or repeated (perhaps paid twice).",
+            ["stage", "kind"],
+            registry=registry,
+        )
+        self.skipped = Counter(
+            "penstock_records_skipped",
+            "Records that an earlier owner had finished ahead of the committed offset.",
+            ["stage"],
+            registry=registry,
+        )
         self.in_flight.labels(stage).set(0)
 
     def exposition(self) -> bytes:

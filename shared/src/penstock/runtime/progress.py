@@ -79,6 +79,11 @@ class Progress:
         self._committed = checkpoint
 
     @property
+    def committed_offset(self) -> int:
+        """What the broker knows."""
+        return self._committed.offset
+
+    @property
     def moved(self) -> bool:
         """Whether there is something that the broker does not know yet."""
         return self.checkpoint() != self._committed

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from penstock.contracts.request import Identifier
+
 PREFIX = "PENSTOCK_"
 EXIT_BAD_SETTINGS = 2
 NEAR_MISS = 0.85
@@ -89,6 +91,36 @@ class ServiceSettings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field(
         default="json", description="One JSON object a line, or text for a person at a terminal."
+    )
+
+
+class UnorderedSettings(ServiceSettings):
+    """More, for a service whose stage calls something slow and finishes in any order."""
+
+    calls_max_running: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=256, description="Most calls at once, whatever the backend says it can hold."
+    )
+    calls_max_waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=512, description="Most records taken ahead of the backend; tenants are served in turn among them."
+    )
+    calls_max_span: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        default=16_384,
+        description="Most offsets between the oldest unfinished record of a partition and the newest taken.",
+    )
+    calls_in_key_order: bool = Field(
+        default=True, description="Run the calls of one record key, a conversation, one after another."
+    )
+    calls_first_output_ms: Annotated[int, Field(ge=1, le=3_600_000)] = Field(
+        default=5_000, description="Time to first token above which fewer calls are let run at once."
+    )
+    calls_interactive_share: Annotated[float, Field(ge=0, le=0.9)] = Field(
+        default=0.25, description="Share of the calls at once that bulk requests leave free."
+    )
+    calls_tenant_weights: dict[Identifier, Annotated[float, Field(ge=0.01, le=1_000)]] = Field(
+        default_factory=dict, description="Weight of a tenant's turn as a JSON object; 1 where it is not named."
+    )
+    calls_ledger: bool = Field(
+        default=True, description="Note calls and answers in llm.state.calls, so that a crash does not pay twice."
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from opentelemetry import trace
 
@@ -101,6 +101,7 @@ class Job(Protocol):
         ...
 
 
+@runtime_checkable
 class UnorderedStage(Protocol):
     """A stage whose records take long and finish in any order, many at a time. Its methods return at once."""
 

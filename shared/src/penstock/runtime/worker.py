@@ -7,22 +7,21 @@ the processor's; this module decides when, and who still owns the partitions.
 
 from __future__ import annotations
 
-import json
 import random
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from penstock.runtime import kafka
 from penstock.runtime.accounting import account
 from penstock.runtime.health import Health
 from penstock.runtime.kafka import Names
+from penstock.runtime.lag import show_lag
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
 from penstock.runtime.processor import Interrupted, Processor
@@ -41,9 +40,6 @@ STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
 FULL_BATCH = 100
 """After a batch of at least this many it pays to wait for a fuller one."""
-
-ERROR_EVERY_S = 30.0
-"""The same trouble of the client is logged once in this time."""
 
 Slot = tuple[str, int]
 
@@ -95,7 +91,7 @@ class Worker:
         self._health = health
         self._stopping = stopping
         config = kafka.consumer(settings, Names(settings.topic_prefix).group(name))
-        self._consumer = Consumer({**config, "stats_cb": self._statistics, "error_cb": self._client_error})
+        self._consumer = Consumer({**config, "stats_cb": self._statistics, "error_cb": kafka.ErrorLog()})
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="stage")
         self._owned: set[Slot] = set()
         self._batch: Batch | None = None
@@ -105,7 +101,6 @@ class Worker:
         self._last_size = 0
         self._idle = False
         self._positions: dict[Slot, int] = {}
-        self._told: dict[str, float] = {}
 
     def run(self) -> bool:
         """Work until stopped; True where nothing was left running. Raises Fenced, Stuck and KafkaException."""
@@ -307,24 +302,9 @@ class Worker:
         self._paused = False
         self._consumer.resume([TopicPartition(*slot) for slot in sorted(self._owned)])
 
-    # --- what the client says
-
     def _statistics(self, text: str) -> None:
-        for topic, facts in json.loads(text)["topics"].items():
-            for number, partition in facts["partitions"].items():
-                slot = (topic, int(number))
-                if slot not in self._owned:
-                    continue
-                lag = lag_of(partition, self._positions.get(slot), idle=self._idle)
-                if lag is not None:
-                    self._metrics.lag.labels(self._name, topic, number).set(lag)
-
-    def _client_error(self, error: KafkaError) -> None:
-        now = time.monotonic()
-        if now - self._told.get(error.name(), -ERROR_EVERY_S) < ERROR_EVERY_S:
-            return  # the client says it again at each attempt to connect
-        self._told[error.name()] = now
-        _log.warning("runtime.client.error", error=error.name(), fatal=error.fatal())
+        positions = {slot: self._positions.get(slot) for slot in self._owned}
+        show_lag(self._metrics, self._name, text, positions, idle=self._idle)
 
 
 def _wait_for_open_transactions(consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -342,18 +322,3 @@ def _wait_for_open_transactions(consumer: Consumer, partitions: list[TopicPartit
             time.sleep(0.2)
         else:
             return
-
-
-def lag_of(partition: Mapping[str, int], committed: int | None, *, idle: bool) -> int | None:
-    """Offsets from where we stand to the stable end, by the client's statistics; None where that is not known yet.
-
-    The client's own figure stays unknown where offsets are committed in a transaction. Transaction markers
-    take up offsets too: with everything fetched and nothing left to take (`idle`), there is no lag.
-    """
-    end = partition["ls_offset"]
-    if end < 0:
-        return None
-    if idle and partition["next_offset"] >= end:
-        return 0
-    position = partition["app_offset"] if committed is None else committed
-    return max(0, end - position) if position >= 0 else None

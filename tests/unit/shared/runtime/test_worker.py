@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.runtime.lag import lag_of
 from penstock.runtime.stage import Record
-from penstock.runtime.worker import Batch, lag_of
+from penstock.runtime.worker import Batch
 
 
 def record(topic: str, partition: int, offset: int) -> Record:

@@ -1,0 +1,190 @@
+"""One lane of an unordered stage: its consumer, the progress of its partitions, and back-pressure.
+
+The worker's thread owns it. Rebalances run inside `take`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from penstock.contracts.events import Priority
+from penstock.runtime.kafka import ErrorLog, record_of
+from penstock.runtime.lag import Slot, show_lag
+from penstock.runtime.metrics import StageMetrics
+from penstock.runtime.progress import BadMetadata, Checkpoint, Progress, decode
+from penstock.runtime.stage import Record
+
+_log = structlog.get_logger()
+ASSIGN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What a lane reads, and as whom."""
+
+    name: Priority
+    topics: tuple[str, ...]
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A record to be processed, and the partition's progress that its end belongs to."""
+
+    record: Record
+    progress: Progress
+
+
+class Intake:
+    """The consumer of one lane."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        config: dict[str, Any],
+        *,
+        stage: str,
+        metrics: StageMetrics,
+        max_span: int,
+        assigned: Callable[[], None],
+        revoked: Callable[[set[Progress]], None],
+        lost: Callable[[set[Progress]], None],
+    ) -> None:
+        """`revoked` and `lost` are told whose partitions go, while they are still ours."""
+        self.lane = lane
+        self._consumer = Consumer({**config, "stats_cb": self._statistics, "error_cb": ErrorLog()})
+        self._stage = stage
+        self._metrics = metrics
+        self._max_span = max_span
+        self._assigned = assigned
+        self._revoked = revoked
+        self._lost = lost
+        self._parts: dict[Slot, Progress] = {}
+        self._paused: set[Slot] = set()
+
+    @property
+    def consumer(self) -> Consumer:
+        """For the transaction's group metadata, and to commit without one."""
+        return self._consumer
+
+    def subscribe(self) -> None:
+        """Join the group."""
+        self._consumer.subscribe(
+            list(self.lane.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def take(self, room: int, wait_s: float) -> list[Fresh]:
+        """Up to `room` new records, waiting for the first only; also what keeps the membership alive."""
+        self._hold_back(room)
+        message = self._consumer.poll(wait_s)
+        messages = [] if message is None else [message]
+        if message is not None and room > 1:
+            messages += self._consumer.consume(room - 1, timeout=0)
+        fresh = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                fresh += self._deliver(message)
+            elif error.fatal():
+                raise KafkaException(error)
+            else:
+                _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())
+        return fresh
+
+    def checkpoints(self) -> dict[Slot, Checkpoint]:
+        """Where the partitions stand that have moved since the last commit."""
+        return {slot: progress.checkpoint() for slot, progress in self._parts.items() if progress.moved}
+
+    def committed(self, checkpoints: dict[Slot, Checkpoint]) -> None:
+        """A transaction with these is through."""
+        for slot, checkpoint in checkpoints.items():
+            if (progress := self._parts.get(slot)) is not None:
+                progress.committed(checkpoint)
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+    def _deliver(self, message: Message) -> list[Fresh]:
+        progress = self._parts.get((message.topic(), message.partition()))
+        if progress is None:  # revoked while this batch was taken: it is the new owner's
+            return []
+        if progress.deliver(message.offset()):
+            return [Fresh(record_of(message), progress)]
+        self._metrics.skipped.labels(self._stage).inc()
+        return []
+
+    def _hold_back(self, room: int) -> None:
+        """Pause what must not grow: all where there is no room, and a partition whose span is used up."""
+        full = {slot for slot, progress in self._parts.items() if room < 1 or progress.span >= self._max_span}
+        if full - self._paused:
+            self._consumer.pause([TopicPartition(*slot) for slot in sorted(full - self._paused)])
+        if self._paused - full:
+            self._consumer.resume(
+                [TopicPartition(*slot) for slot in sorted((self._paused - full) & self._parts.keys())]
+            )
+        self._paused = full
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """One read gives position and bitmap together; it waits for a dead owner's open transaction."""
+        placed = []
+        for known in _committed(consumer, partitions):
+            ahead: frozenset[int] = frozenset()
+            try:
+                ahead = decode(known.offset, known.metadata) if known.offset >= 0 else ahead
+            except BadMetadata as error:
+                # somebody set the group's offsets by hand: that is where we go on, as they asked
+                _log.warning("runtime.progress.refused", topic=known.topic, partition=known.partition, why=str(error))
+            start = known.offset if known.offset >= 0 else consumer.get_watermark_offsets(known, timeout=20)[0]
+            self._parts[known.topic, known.partition] = Progress(start, ahead)
+            placed.append(TopicPartition(known.topic, known.partition, start))
+        self._assigned()
+        consumer.incremental_assign(placed)
+        self._metrics.rebalances.labels(self._stage, "assigned").inc()
+        _log.info("runtime.partitions.assigned", lane=self.lane.name, count=len(partitions), owned=len(self._parts))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._revoked(self._ending(partitions))
+        self._forget(consumer, partitions, "revoked")
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._lost(self._ending(partitions))
+        self._forget(consumer, partitions, "lost")
+
+    def _statistics(self, text: str) -> None:
+        positions = {slot: progress.committed_offset for slot, progress in self._parts.items()}
+        show_lag(self._metrics, self._stage, text, positions, idle=all(not part.span for part in self._parts.values()))
+
+    def _ending(self, partitions: list[TopicPartition]) -> set[Progress]:
+        return {mine for p in partitions if (mine := self._parts.get((p.topic, p.partition))) is not None}
+
+    def _forget(self, consumer: Consumer, partitions: list[TopicPartition], kind: str) -> None:
+        for partition in partitions:
+            self._parts.pop((partition.topic, partition.partition), None)
+            self._paused.discard((partition.topic, partition.partition))
+            self._metrics.lag.remove_by_labels({"topic": partition.topic, "partition": str(partition.partition)})
+        self._metrics.rebalances.labels(self._stage, kind).inc()
+        consumer.incremental_unassign(partitions)
+        _log.info(f"runtime.partitions.{kind}", lane=self.lane.name, count=len(partitions), owned=len(self._parts))
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    until = time.monotonic() + ASSIGN_TIMEOUT_S
+    while True:
+        try:
+            found: list[TopicPartition] = consumer.committed(partitions, timeout=10)
+        except KafkaException as error:
+            if error.args[0].fatal() or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+        else:
+            for one in found:
+                if one.error is not None:
+                    raise KafkaException(one.error)
+            return found

@@ -1,0 +1,444 @@
+"""The loop of a stage whose records take long and finish in any order.
+
+One thread polls, starts, collects and commits; the stage works in threads of its own. A transaction holds
+the outputs of what has finished, wherever it stood in its partition, and for each partition the lowest
+unfinished offset with a bitmap of what is finished ahead (`penstock.runtime.progress`). An aborted
+transaction repeats no call: what has finished stays in memory until one succeeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+from confluent_kafka import TopicPartition
+
+from penstock.contracts.base import Message
+from penstock.contracts.errors import Expired, PenstockError
+from penstock.contracts.headers import RequestHeaders
+from penstock.runtime import kafka
+from penstock.runtime.accounting import account
+from penstock.runtime.admission import Admission
+from penstock.runtime.calls import Call, Report, Work
+from penstock.runtime.health import Health
+from penstock.runtime.intake import Fresh, Intake, Lane
+from penstock.runtime.ledger import Begun, Ledger, key_of
+from penstock.runtime.metrics import StageMetrics
+from penstock.runtime.outcomes import Settled
+from penstock.runtime.processor import Boundary
+from penstock.runtime.progress import Progress
+from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
+from penstock.runtime.settings import UnorderedSettings
+from penstock.runtime.stage import Inbound, Outcome, UnorderedStage
+from penstock.runtime.window import Ticket, Window
+
+_log = structlog.get_logger()
+
+IDLE_S = 0.05
+"""How long an empty topic is waited on where nothing runs."""
+BUSY_S = 0.005
+"""How long a report is waited for while calls run."""
+STANDBY_AFTER_S = 15.0
+QUANTUM_BYTES = 4_096
+"""What a tenant's turn is worth, in bytes of events, the measure of a call's cost."""
+ROOM_AGAIN = 0.75
+"""A full window is filled again once it has shrunk to this share: pausing throws away what was fetched ahead."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """Settled and not yet committed."""
+
+    settled: Settled
+    progress: Progress
+    ledger_key: str = ""
+
+
+class UnorderedWorker:
+    """Runs one unordered stage over its lanes until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        lanes: Sequence[Lane],
+        stage: UnorderedStage,
+        settings: UnorderedSettings,
+        boundary: Boundary,
+        publisher: Publisher,
+        ledger: Ledger | None,
+        metrics: StageMetrics,
+        health: Health,
+        stopping: threading.Event,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._boundary = boundary
+        self._publisher = publisher
+        self._ledger = ledger
+        self._metrics = metrics
+        self._health = health
+        self._stopping = stopping
+        self._clock_ns = clock_ns
+        self._intakes = [
+            Intake(
+                lane,
+                kafka.consumer(settings, lane.group),
+                stage=stage.name,
+                metrics=metrics,
+                max_span=settings.calls_max_span,
+                assigned=self._assigned,
+                revoked=self._revoked,
+                lost=self._lost,
+            )
+            for lane in lanes
+        ]
+        self._window: Window[Work] = Window(settings.calls_tenant_weights, QUANTUM_BYTES)
+        self._admission = Admission(
+            lowest=1, highest=settings.calls_max_running, target_s=settings.calls_first_output_ms / 1000
+        )
+        self._inbox: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        self._running: dict[Call, Work] = {}
+        self._retries: list[tuple[float, int, Work]] = []
+        self._deadlines: list[tuple[int, int, Work]] = []
+        self._finished: list[Finished] = []
+        self._tie = itertools.count()
+        self._full = False
+        self._commit_after = 0.0
+        """After an abort: when to try again."""
+        self._aborts = 0
+        self._closing = False
+
+    def run(self) -> bool:
+        """Work until stopped; True where nothing was left running. Raises Fenced, Stuck and KafkaException."""
+        for intake in self._intakes:
+            intake.subscribe()
+        try:
+            self._loop()
+            self._drain(time.monotonic() + self._settings.shutdown_timeout_s)
+        except Stuck:
+            raise  # the client does not answer: closing it would not return either
+        except BaseException:
+            self._close()
+            raise
+        clean = not self._running
+        self._close()
+        return clean
+
+    def _loop(self) -> None:
+        subscribed = time.monotonic()
+        while not self._stopping.is_set():
+            self._health.beat()
+            if not self._health.ready and time.monotonic() - subscribed > STANDBY_AFTER_S:
+                self._health.ready = True
+                _log.info("runtime.process.standing_by")
+            taken = self._take()
+            self._expire()
+            self._start_waiting()
+            self._collect(0 if taken or not self._running else BUSY_S)
+            self._commit()
+            if self._ledger is not None:
+                self._ledger.refresh()
+            self._show()
+
+    def _drain(self, until: float) -> None:
+        """Finish what runs, start nothing new."""
+        while self._running and time.monotonic() < until:
+            self._health.beat()
+            self._collect(BUSY_S)
+            self._commit()
+        while self._finished and time.monotonic() < until:
+            self._commit()
+            time.sleep(BUSY_S)
+        if self._running:
+            _log.warning("runtime.shutdown.abandoned", records=len(self._running))
+
+    def _close(self) -> None:
+        self._closing = True
+        for call in list(self._running):
+            self._stage.cancel(call)
+        self._stage.close()
+        for intake in self._intakes:
+            intake.close()
+        self._publisher.close()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    # --- taking records
+
+    def _take(self) -> int:
+        room = self._room()
+        wait_s = 0.0 if self._running or self._finished or len(self._window) else IDLE_S
+        taken = 0
+        for intake in self._intakes:
+            fresh = intake.take(min(room, self._settings.batch_max_records), wait_s)
+            for one in fresh:
+                self._open(one, intake)
+            taken += len(fresh)
+            wait_s = 0.0
+        return taken
+
+    def _room(self) -> int:
+        most = self._settings.calls_max_waiting
+        waiting = len(self._window) + len(self._retries)
+        if waiting >= most:
+            self._full = True
+        elif waiting <= most * ROOM_AGAIN:
+            self._full = False
+        return 0 if self._full else most - waiting
+
+    def _open(self, fresh: Fresh, intake: Intake) -> None:
+        inbound, early = self._boundary.open(fresh.record, self._clock_ns())
+        if early is not None or inbound.event is None:
+            assert early is not None, "only llm.requests has records without an event"
+            self._settle(Finished(self._settled(inbound, early, 1), fresh.progress))
+            return
+        context = inbound.event.context
+        attempt = RequestHeaders.parse(fresh.record.headers).attempt
+        work = Work(inbound, fresh, key_of(context, attempt))
+        work.ticket = Ticket(
+            work,
+            intake.lane.name,
+            context.tenant,
+            fresh.record.key if self._settings.calls_in_key_order else None,
+            len(fresh.record.value or b""),
+        )
+        self._window.put(work.ticket)
+        if context.deadline_ms is not None:
+            heapq.heappush(self._deadlines, (context.deadline_ms, next(self._tie), work))
+            if len(self._deadlines) > 4 * self._settings.calls_max_waiting + 4 * len(self._running):
+                self._deadlines = [entry for entry in self._deadlines if entry[2].ticket is not None]
+                heapq.heapify(self._deadlines)
+
+    # --- starting
+
+    def _start_waiting(self) -> None:
+        now = time.monotonic()
+        while self._retries and self._retries[0][0] <= now:
+            work = heapq.heappop(self._retries)[2]
+            self._start(work)
+        while (room := min(self._stage.room(), self._admission.limit - len(self._running))) > 0:
+            ticket = self._window.take(bulk=room > self._reserve())
+            if ticket is None:
+                return
+            self._start(ticket.item)
+
+    def _reserve(self) -> int:
+        """Places that bulk leaves free, so that an interactive record finds one."""
+        if len(self._intakes) == 1:
+            return 0
+        return min(self._admission.limit - 1, round(self._admission.limit * self._settings.calls_interactive_share))
+
+    def _start(self, work: Work) -> None:
+        found = self._ledger.find(work.ledger_key) if self._ledger is not None else None
+        work.attempts += 1
+        inbound = dataclasses.replace(work.inbound, now_ms=self._clock_ns() // 1_000_000)
+        note = partial(self._ledger.answer, work.ledger_key) if self._ledger is not None else _unnoted
+        call = work.call = Call(inbound, self._inbox, note)
+        self._running[call] = work
+        if isinstance(found, Message):
+            self._metrics.ledger.labels(self._stage.name, "answered").inc()
+            self._inbox.put(Report(call, found, call.began))
+            return
+        if isinstance(found, Begun) and work.attempts == 1:
+            self._metrics.ledger.labels(self._stage.name, "repeated").inc()
+            _log.warning("runtime.call.repeated", trace_id=inbound.trace_id)
+        elif self._ledger is not None and work.attempts == 1:
+            self._ledger.begin(work.ledger_key)
+        try:
+            self._stage.start(call)
+        except PenstockError as error:
+            call.finish(error)
+        except Exception as error:  # noqa: BLE001  # any bug of a stage: logged, dead-lettered
+            call.finish(self._boundary.bug(inbound, error))
+
+    # --- collecting
+
+    def _collect(self, wait_s: float) -> None:
+        try:
+            report = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
+            while True:
+                self._hear(report)
+                report = self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _hear(self, report: Report) -> None:
+        work = self._running.get(report.call)
+        if work is None:  # cancelled, expired or abandoned meanwhile, or finished twice
+            return
+        if report.outcome is None:
+            seconds = report.at - report.call.began
+            self._admission.first_output(seconds, running=len(self._running), now=report.at)
+            return
+        del self._running[report.call]
+        work.call = None
+        outcome = report.outcome
+        if self._again(work, outcome):
+            return
+        self._end(work, report.call, outcome)
+
+    def _again(self, work: Work, outcome: Outcome) -> bool:
+        """Whether the record is to be tried again, in place, after a wait."""
+        if not isinstance(outcome, PenstockError) or not outcome.retriable:
+            return False
+        self._admission.refused(time.monotonic())
+        if work.attempts >= self._settings.retry_attempts:
+            return False
+        self._metrics.retries.labels(self._stage.name).inc()
+        longest = min(self._settings.retry_backoff_max_ms, self._settings.retry_backoff_ms * 2 ** (work.attempts - 1))
+        due = time.monotonic() + random.uniform(longest / 2, longest) / 1000
+        heapq.heappush(self._retries, (due, next(self._tie), work))
+        return True
+
+    def _expire(self) -> None:
+        now_ms = self._clock_ns() // 1_000_000
+        while self._deadlines and self._deadlines[0][0] < now_ms:
+            deadline, _, work = heapq.heappop(self._deadlines)
+            error = Expired(
+                f"the deadline passed in stage {self._stage.name}; allow more time or send less at once",
+                field="header deadline",
+                limit=deadline,
+            )
+            self._give_up(work, error)
+
+    def _give_up(self, work: Work, error: PenstockError) -> None:
+        """End a record that waits or runs with an error of the runtime's own."""
+        if work.ticket is None:
+            return  # it has ended
+        call = work.call
+        if call is not None:
+            del self._running[call]
+            self._stage.cancel(call)
+        elif work in [waiting for _, _, waiting in self._retries]:
+            self._retries = [entry for entry in self._retries if entry[2] is not work]
+            heapq.heapify(self._retries)
+        else:
+            self._window.drop(lambda waiting: waiting is work)
+            self._end(work, None, error, waited=True)
+            return
+        self._end(work, call, error)
+
+    def _end(self, work: Work, call: Call | None, outcome: Outcome, *, waited: bool = False) -> None:
+        assert work.ticket is not None
+        if not waited:
+            self._window.done(work.ticket)
+        work.ticket = None
+        work.call = None
+        inbound = call.inbound if call is not None else work.inbound
+        settled = self._settled(inbound, outcome, max(1, work.attempts))
+        if self._ledger is not None and work.attempts:
+            settled.outputs.append(self._ledger.deletion(work.ledger_key))
+        self._settle(Finished(settled, work.fresh.progress, work.ledger_key))
+
+    def _settled(self, inbound: Inbound, outcome: Outcome, attempts: int) -> Settled:
+        finished_ms = self._clock_ns() // 1_000_000
+        self._metrics.duration.labels(self._stage.name).observe(max(0, finished_ms - inbound.now_ms) / 1000)
+        return self._boundary.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+
+    def _settle(self, finished: Finished) -> None:
+        finished.progress.finish(finished.settled.inbound.record.offset)
+        self._finished.append(finished)
+
+    # --- committing
+
+    def _commit(self) -> None:
+        """Publish what has finished and where the partitions stand; after an abort, again a little later."""
+        if not self._finished or time.monotonic() < self._commit_after:
+            return
+        checkpoints = [(intake, intake.checkpoints()) for intake in self._intakes]
+        positions = [
+            (intake.consumer, [TopicPartition(*slot, at.offset, at.metadata) for slot, at in moved.items()])
+            for intake, moved in checkpoints
+            if moved
+        ]
+        outputs = [output for one in self._finished for output in one.settled.outputs]
+        if self._ledger is not None:
+            self._ledger.secure(one.ledger_key for one in self._finished)
+        started = time.monotonic()
+        try:
+            self._publisher.commit(outputs, {}, positions, self._patience)
+        except Aborted as error:
+            self._aborts += 1
+            self._commit_after = time.monotonic() + random.uniform(0.5, 1) * min(2.0, 0.1 * 2**self._aborts)
+            self._metrics.transactions.labels(self._stage.name, "aborted").inc()
+            _log.warning("runtime.transaction.aborted", reason=error.reason, records=len(self._finished))
+            return
+        self._aborts = 0
+        self._metrics.commit_duration.labels(self._stage.name).observe(time.monotonic() - started)
+        self._metrics.transactions.labels(self._stage.name, "committed").inc()
+        for intake, moved in checkpoints:
+            intake.committed(moved)
+        account(self._metrics, self._stage.name, [one.settled for one in self._finished])
+        self._finished = []
+
+    def _patience(self, waited_s: float) -> bool:
+        """How long a transaction may take: told to stop, no longer than a call may."""
+        self._health.beat()
+        return waited_s < (self._settings.shutdown_timeout_s if self._stopping.is_set() else STUCK_AFTER_S)
+
+    # --- partitions; these run inside `_take`
+
+    def _assigned(self) -> None:
+        if self._ledger is not None:
+            self._ledger.catch_up()
+        self._health.ready = True
+
+    def _revoked(self, going: set[Progress]) -> None:
+        """Still a member: what runs may finish within the grace period, the rest is given up without output."""
+        self._drop_waiting(going)
+        if self._closing:  # `_drain` was the grace period, and a consumer that closes takes part in no transaction
+            self._abandon(going)
+            return
+        until = time.monotonic() + (0 if self._stopping.is_set() else self._settings.rebalance_grace_s)
+        while any(work.fresh.progress in going for work in self._running.values()) and time.monotonic() < until:
+            self._health.beat()
+            self._collect(BUSY_S)
+        self._commit_after = 0.0
+        self._commit()
+        self._abandon(going)
+
+    def _lost(self, going: set[Progress]) -> None:
+        """No longer a member: another may own them already, so nothing is written."""
+        self._drop_waiting(going)
+        self._abandon(going)
+
+    def _drop_waiting(self, going: set[Progress]) -> None:
+        for work in self._window.drop(lambda work: work.fresh.progress in going):
+            work.ticket = None
+        for _, _, work in self._retries:
+            if work.fresh.progress in going and work.ticket is not None:
+                self._window.done(work.ticket)
+                work.ticket = None
+        self._retries = [entry for entry in self._retries if entry[2].ticket is not None]
+        heapq.heapify(self._retries)
+
+    def _abandon(self, going: set[Progress]) -> None:
+        left = [call for call, work in self._running.items() if work.fresh.progress in going]
+        for call in left:
+            work = self._running.pop(call)
+            self._stage.cancel(call)
+            assert work.ticket is not None
+            self._window.done(work.ticket)
+            work.ticket = work.call = None
+        self._finished = [one for one in self._finished if one.progress not in going]
+        if left:
+            _log.info("runtime.calls.abandoned", calls=len(left))
+
+    def _show(self) -> None:
+        name = self._stage.name
+        self._metrics.in_flight.labels(name).set(len(self._running) + len(self._finished))
+        self._metrics.waiting.labels(name).set(len(self._window) + len(self._retries))
+        self._metrics.admission.labels(name).set(self._admission.limit)
+
+
+def _unnoted(_: Message) -> None:
+    """Where there is no ledger."""

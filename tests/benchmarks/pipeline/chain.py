@@ -86,7 +86,9 @@ class Chain:
         try:
             for hop in HOPS:
                 command = [sys.executable, "-m", "tests.benchmarks.pipeline.hop", self.kind, hop.name]
-                self._hops[hop.name] = start_detached(command, log_file=self._log(hop.name), cwd=project_root(), env=env)
+                self._hops[hop.name] = start_detached(
+                    command, log_file=self._log(hop.name), cwd=project_root(), env=env
+                )
             self._wait_ready()
             self._results = self._reader([topics.RESULTS])
             self.drain(WARM_UP)

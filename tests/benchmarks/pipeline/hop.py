@@ -177,7 +177,7 @@ def faststream(hop: Hop, settings: ServiceSettings) -> int:
 
     @app.after_startup
     async def up() -> None:
-        while not subscriber.consumer or not subscriber.consumer.assignment():
+        while not subscriber.consumer or not subscriber.consumer.assignment():  # noqa: ASYNC110  # it tells nobody
             await asyncio.sleep(0.05)
         print(READY, flush=True)
 

@@ -28,7 +28,20 @@ from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import AnswerMessage, Choice, RequestFinished
 
 REQUEST_BYTES = 1_024
-WORDS = ("water", "river", "stone", "light", "early", "train", "paper", "garden", "winter", "letter", "market", "window")
+WORDS = (
+    "water",
+    "river",
+    "stone",
+    "light",
+    "early",
+    "train",
+    "paper",
+    "garden",
+    "winter",
+    "letter",
+    "market",
+    "window",
+)
 
 
 def preprocess(request: CompletionRequest, context: RequestContext) -> RequestPreprocessed:
@@ -74,9 +87,7 @@ def postprocess(event: CompletionGenerated, now_ms: int) -> RequestFinished:
         created=now_ms // 1000,
         model=event.parameters.model,
         choices=(
-            Choice(
-                message=AnswerMessage(content=event.completion.text), finish_reason=event.completion.finish_reason
-            ),
+            Choice(message=AnswerMessage(content=event.completion.text), finish_reason=event.completion.finish_reason),
         ),
         usage=event.completion.usage,
         status="completed",

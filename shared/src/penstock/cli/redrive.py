@@ -27,6 +27,7 @@ from penstock.contracts.results import DeadLetter, Redriven
 from penstock.contracts.topics import DEAD_LETTERS, EVENTS, REQUESTS, load_topics
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names, enqueue
+from penstock.runtime.sampling import extract
 
 INPUTS = (REQUESTS, *EVENTS)
 """The topics that stages read; a letter goes to one of them."""
@@ -359,6 +360,6 @@ class Redrive:
 
 def _sender(record: Read, trace_id: str | None) -> str | None:
     """The span that first sent the record, where it is of that trace: letters of older releases name no span."""
-    context = trace.get_current_span(telemetry.extract(record.headers)).get_span_context()
+    context = trace.get_current_span(extract(record.headers)).get_span_context()
     same = context.is_valid and trace.format_trace_id(context.trace_id) == trace_id
     return trace.format_span_id(context.span_id) if same else None

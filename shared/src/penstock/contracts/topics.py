@@ -113,7 +113,12 @@ def load_topics() -> tuple[Topic, ...]:
 
 def topic_of(message: Message | type[Message]) -> str:
     """The one topic that carries messages of this kind."""
-    names = [topic.name for topic in load_topics() if topic.message == message.schema_name]
+    return _topic_of(message.schema_name)
+
+
+@cache
+def _topic_of(schema_name: str) -> str:
+    names = [topic.name for topic in load_topics() if topic.message == schema_name]
     if len(names) != 1:
-        raise LookupError(f"{message.schema_name} is carried by {len(names)} topics")
+        raise LookupError(f"{schema_name} is carried by {len(names)} topics")
     return names[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import structlog
@@ -14,10 +15,11 @@ _log = structlog.get_logger()
 
 def account(metrics: StageMetrics, stage: str, settled: Sequence[Settled]) -> None:
     """Count records in and out, results and errors; log each refusal, without its text."""
+    for topic, count in Counter([one.inbound.record.topic for one in settled]).items():
+        metrics.records_in.labels(stage, topic).inc(count)
+    for topic, count in Counter([output.topic for one in settled for output in one.outputs]).items():
+        metrics.records_out.labels(stage, topic).inc(count)
     for one in settled:
-        metrics.records_in.labels(stage, one.inbound.record.topic).inc()
-        for output in one.outputs:
-            metrics.records_out.labels(stage, output.topic).inc()
         if one.status is not None:
             metrics.results.labels(stage, one.status).inc()
         if one.code is not None:

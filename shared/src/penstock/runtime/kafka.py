@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,13 +116,13 @@ def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[st
 def record_of(message: Message) -> Record:
     """A consumed message as plain data."""
     return Record(
-        topic=message.topic(),
-        partition=message.partition(),
-        offset=message.offset(),
-        timestamp_ms=message.timestamp()[1],
-        key=message.key(),
-        value=message.value(),
-        headers=tuple(message.headers() or ()),
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        tuple(message.headers() or ()),
     )
 
 
@@ -149,22 +149,24 @@ def enqueue(
     value: bytes | None,
     key: bytes | None,
     *,
-    headers: Iterable[tuple[str, str | bytes | None]],
-    on_delivery: Callable[[Any, Any], None],
+    headers: Sequence[tuple[str, str | bytes | None]],
+    on_delivery: Callable[[Any, Any], None] | None,
     partition: int | None = None,
     waiting: Callable[[], None] = lambda: None,
 ) -> None:
     """Hand a record to a producer, however full its queue is; `waiting` is called each time it has to wait.
 
+    Without `on_delivery` the caller learns of failures otherwise, as from the transaction's commit.
     Raises KafkaException where the client refuses the record at once.
     """
     where = {} if partition is None else {"partition": partition}
     while True:
         try:
-            producer.produce(topic, value, key, headers=list(headers), on_delivery=on_delivery, **where)
+            producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery, **where)
         except BufferError:
             producer.poll(QUEUE_FULL_WAIT_S)
             waiting()
         else:
-            producer.poll(0)
+            if on_delivery is not None:
+                producer.poll(0)
             return

@@ -7,8 +7,9 @@ letter beside it where it failed), or, where its request id is a duplicate, a de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from pydantic_core import PydanticSerializationError
 
@@ -28,10 +29,14 @@ from penstock.runtime.stage import Inbound, Outcome
 RECORD_OVERHEAD_BYTES = 4_096
 """Room for headers and framing under a topic's limit."""
 
+KEPT_STATUSES = frozenset({"blocked", "failed"})
+"""Ends whose span is made although the trace is not sampled."""
+
 _LIMITS = {topic.name: topic.max_message_bytes for topic in load_topics()}
 
 
-@dataclass(frozen=True, slots=True)
+# not frozen: a frozen one takes four times as long to make, and there are two for each record
+@dataclass(slots=True)
 class Output:
     """A record to produce. `topic` is the declared name; the publisher adds the prefix."""
 
@@ -41,7 +46,7 @@ class Output:
     headers: list[tuple[str, bytes | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """What one record came to."""
 
@@ -67,6 +72,8 @@ class Settler:
             settled = self._settle(inbound, outcome, finished_ms, attempts)
         finally:
             inbound.span.end()
+        if settled.inbound is not inbound:
+            settled.inbound.span.end()
         return settled
 
     def _settle(self, inbound: Inbound, outcome: Outcome, finished_ms: int, attempts: int) -> Settled:
@@ -86,23 +93,21 @@ class Settler:
         return self._error(inbound, outcome, finished_ms, attempts)
 
     def _event(self, inbound: Inbound, event: Event, finished_ms: int) -> Settled:
-        context = event.context.model_copy(
-            update={
-                "versions": {**event.context.versions, **self._versions},
-                "timings": (*event.context.timings, self._timing(inbound, finished_ms)),
-            }
+        context = event.context.having(
+            versions={**event.context.versions, **self._versions},
+            timings=(*event.context.timings, self._timing(inbound, finished_ms)),
         )
-        event = event.model_copy(update={"context": context})
+        event = event.having(context=context)
         self._identify(inbound, context)
         return Settled(inbound, [self._message(inbound, event, context, finished_ms)])
 
     def _terminal(self, inbound: Inbound, result: RequestFinished, finished_ms: int) -> Settled:
-        result = result.model_copy(
-            update={
-                "versions": {**result.versions, **self._versions},
-                "timings": (*result.timings, self._timing(inbound, finished_ms)),
-                "trace_id": inbound.trace_id,
-            }
+        if result.status in KEPT_STATUSES:
+            inbound = self._keep(inbound)
+        result = result.having(
+            versions={**result.versions, **self._versions},
+            timings=(*result.timings, self._timing(inbound, finished_ms)),
+            trace_id=inbound.trace_id,
         )
         context = RequestContext(
             request_id=result.id,
@@ -120,12 +125,13 @@ class Settler:
 
     def _error(self, inbound: Inbound, error: PenstockError, finished_ms: int, attempts: int) -> Settled:
         context = error.context or (inbound.event.context if inbound.event else self._salvage(inbound))
+        inbound = self._keep(inbound)
         telemetry.failed(inbound.span, error.code)
         if isinstance(error, DuplicateRequest):
             self._identify(inbound, context)
             letter = self._dead_letter(inbound, context, error, finished_ms, attempts)
             return Settled(inbound, [letter], code=error.code)
-        event = (inbound.event or Event(context=context)).model_copy(update={"context": context})
+        event = (inbound.event or Event(context=context)).having(context=context)
         try:
             settled = self._terminal(inbound, self._refusal(event, error, finished_ms), finished_ms)
         except LimitExceeded:
@@ -183,13 +189,14 @@ class Settler:
                 limit=limit,
             ).about(context)
         span = telemetry.start_send(inbound.span, topic, self._names.topic(topic))
+        schema = message.schema_ref()
         headers: list[tuple[str, bytes | None]] = [
-            *names_of.of_context(context, message.schema_ref()),
+            *names_of.of_context(context, schema),
             *names_of.cloud_event(
                 f"{context.request_id}/{message.schema_name}",
                 f"penstock/{self._stage}",
-                message.schema_ref(),
-                datetime.fromtimestamp(finished_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+                schema,
+                _iso(finished_ms),
             ),
             *telemetry.inject(span),
         ]
@@ -203,7 +210,16 @@ class Settler:
             processing_ms=max(0, finished_ms - inbound.now_ms),
         )
 
+    def _keep(self, inbound: Inbound) -> Inbound:
+        """With a span of its own, where the trace is not sampled."""
+        record = inbound.record
+        topic, group = self._names.plain(record.topic), self._names.group(self._stage)
+        span = telemetry.keep(inbound.span, record, topic, group, inbound.now_ms * 1_000_000)
+        return inbound if span is inbound.span else replace(inbound, span=span)
+
     def _identify(self, inbound: Inbound, context: RequestContext) -> None:
+        if not inbound.span.is_recording():
+            return
         telemetry.annotate(
             inbound.span,
             {
@@ -212,3 +228,8 @@ class Settler:
                 telemetry.TENANT: context.tenant,
             },
         )
+
+
+@lru_cache(maxsize=16)
+def _iso(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import structlog
 from opentelemetry import trace
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from penstock.contracts.errors import Expired, PenstockError, StageError
 from penstock.contracts.events import Event
-from penstock.contracts.headers import SCHEMA, RequestHeaders
+from penstock.contracts.headers import SCHEMA, schema_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names
@@ -43,25 +44,26 @@ class Boundary:
         names: Names,
     ) -> None:
         self._names = names
+        self._plain: dict[str, str] = {}
         self._stage_name = stage.name
         self._group = names.group(stage.name)
         self._settler = Settler(stage.name, stage.versions, names)
 
     def open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
         """The record as a stage is given it, and the error that ends it before any stage sees it."""
-        topic = self._names.plain(record.topic)
+        topic = self._plain.get(record.topic) or self._plain.setdefault(record.topic, self._names.plain(record.topic))
         span = telemetry.start_process(record, topic, self._group, start_ns)
-        inbound = Inbound(record=record, now_ms=start_ns // 1_000_000, span=span)
+        now_ms = start_ns // 1_000_000
         kind = EVENTS.get(topic)
         if kind is None:
-            return inbound, None
+            return Inbound(record, now_ms, None, span), None
         try:
             event = decode(record, kind)
         except PenstockError as error:
-            return inbound, error
-        inbound = Inbound(record=record, now_ms=inbound.now_ms, event=event, span=span)
+            return Inbound(record, now_ms, None, span), error
+        inbound = Inbound(record, now_ms, event, span)
         deadline = event.context.deadline_ms
-        if deadline is not None and deadline < inbound.now_ms:
+        if deadline is not None and deadline < now_ms:
             return inbound, Expired(
                 f"the deadline passed {inbound.now_ms - deadline} ms before stage {self._stage_name}; "
                 "allow more time or send less at once",
@@ -126,8 +128,7 @@ class Processor(Boundary):
             assert outcome is not None
             settled.append(self.settle(inbound, outcome, finished_ms=finished_ms, attempts=tries))
         seconds = (self._clock_ns() - start_ns) / 1e9
-        for _ in settled:
-            self._metrics.duration.labels(self._stage.name).observe(seconds)
+        self._metrics.duration.observe(seconds, len(settled))
         return settled
 
     def _attempt_all(self, inbounds: list[Inbound], outcomes: list[Outcome | None]) -> list[int]:
@@ -168,10 +169,15 @@ class Processor(Boundary):
         return outcomes
 
 
+@cache
+def _own_schema(kind: type[Event]) -> str:
+    return kind.schema_ref()
+
+
 def decode(record: Record, kind: type[Event]) -> Event:
     """The event in a record; raises UnsupportedSchema, InvalidRequest or StageError, none quoting the value."""
-    reference = RequestHeaders.parse(record.headers).schema
-    if reference is not None:
+    reference = schema_of(record.headers)
+    if reference is not None and reference != _own_schema(kind):
         kind.accepts(reference)
     if record.value is None:
         raise StageError(f"a {kind.schema_name} record without a value", code="invalid_event", field="value")

@@ -89,22 +89,22 @@ class Publisher:
     ) -> dict[str, dict[str, int]]:
         written: dict[str, dict[str, int]] = {topic: {} for topic in state}
         self._failed = None
+        self._producer.poll(0)
+        # a transaction does not commit where one of its records failed; without, each has to be heard of
+        report_each = None if self._transactional else self._delivered
+        names: dict[str, str] = {}
         try:
             if self._transactional:
                 self._producer.begin_transaction()
             for output in outputs:
+                topic = names.get(output.topic) or names.setdefault(output.topic, self._names.topic(output.topic))
                 enqueue(
-                    self._producer,
-                    self._names.topic(output.topic),
-                    output.value,
-                    output.key,
-                    headers=output.headers,
-                    on_delivery=self._delivered,
+                    self._producer, topic, output.value, output.key, headers=output.headers, on_delivery=report_each
                 )
             for topic, entries in state.items():
                 for key, entry in entries.items():
                     report = self._recorder(written[topic], key)
-                    enqueue(self._producer, topic, entry.encode(), key.encode(), headers=(), on_delivery=report)
+                    enqueue(self._producer, topic, entry.encode(), key.encode(), headers=[], on_delivery=report)
             if self._transactional:
                 self._commit_transaction(positions)
             else:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import StatusCode
 
 from penstock.contracts.errors import ConfigurationError
-from penstock.runtime import telemetry
+from penstock.runtime import sampling, telemetry
 from penstock.runtime.stage import Record
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -20,7 +20,7 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01".encode()
 
 
 def context_of(*headers: tuple[str, bytes | None]) -> trace.SpanContext:
-    return trace.get_current_span(telemetry.extract(headers)).get_span_context()
+    return trace.get_current_span(sampling.extract(headers)).get_span_context()
 
 
 def test_upstreams_context_is_taken() -> None:
@@ -56,7 +56,7 @@ def test_the_surrounding_span_is_no_parent() -> None:
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("unrelated"):
         assert not context_of().is_valid
-        span = tracer.start_span("mine", context=telemetry.extract(()))
+        span = tracer.start_span("mine", context=sampling.extract(()))
     assert span.get_span_context().trace_id != 0
     assert getattr(span, "parent", None) is None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,10 +159,11 @@ def enqueue(
     Without `on_delivery` the caller learns of failures otherwise, as from the transaction's commit.
     Raises KafkaException where the client refuses the record at once.
     """
+    as_list = headers if isinstance(headers, list) else list(headers)
     where = {} if partition is None else {"partition": partition}
     while True:
         try:
-            producer.produce(topic, value, key, headers=headers, on_delivery=on_delivery, **where)
+            producer.produce(topic, value, key, headers=as_list, on_delivery=on_delivery, **where)
         except BufferError:
             producer.poll(QUEUE_FULL_WAIT_S)
             waiting()

@@ -341,7 +341,7 @@ class UnorderedWorker:
 
     def _settled(self, inbound: Inbound, outcome: Outcome, attempts: int) -> Settled:
         finished_ms = self._clock_ns() // 1_000_000
-        self._metrics.duration.labels(self._stage.name).observe(max(0, finished_ms - inbound.now_ms) / 1000)
+        self._metrics.duration.observe(max(0, finished_ms - inbound.now_ms) / 1000)
         return self._boundary.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
 
     def _settle(self, finished: Finished) -> None:

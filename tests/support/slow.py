@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from penstock.contracts.events import Completion, CompletionGenerated, RequestScreened, Usage
 from penstock.contracts.topics import SCREENED, STATE_CALLS
+from penstock.runtime import progress
 from penstock.runtime.app import serve
 from penstock.runtime.settings import UnorderedSettings, load
 from penstock.runtime.stage import Job
@@ -27,6 +28,8 @@ LOG = "SLOW_LOG"
 DELAYS = "SLOW_DELAYS"
 """Shortest and longest wait in seconds, separated by a comma."""
 CAPACITY = "SLOW_CAPACITY"
+NO_BITMAP = "SLOW_NO_BITMAP"
+"""Set for a control: offsets are committed without what is finished ahead of them."""
 
 
 class CallLog:
@@ -38,18 +41,19 @@ class CallLog:
 
     def write(self, what: str, request_id: str) -> None:
         # one write of a short line in append mode is never torn
-        os.write(self._file, f"{what} {request_id} {time.time():.3f}\n".encode())
+        os.write(self._file, f"{what} {request_id} {os.getpid()} {time.time():.3f}\n".encode())
 
-    def times(self, what: str) -> dict[str, list[float]]:
-        found: dict[str, list[float]] = {}
+    def calls(self, what: str) -> dict[str, list[tuple[int, float]]]:
+        """Request id -> the process and the time of each."""
+        found: dict[str, list[tuple[int, float]]] = {}
         for line in self._path.read_text().splitlines():
-            kind, request_id, at = line.split(" ")
+            kind, request_id, process, at = line.split(" ")
             if kind == what:
-                found.setdefault(request_id, []).append(float(at))
+                found.setdefault(request_id, []).append((int(process), float(at)))
         return found
 
     def counts(self, what: str) -> Counter[str]:
-        return Counter({request_id: len(times) for request_id, times in self.times(what).items()})
+        return Counter({request_id: len(calls) for request_id, calls in self.calls(what).items()})
 
 
 class Slow:
@@ -119,6 +123,8 @@ def answer_to(event: RequestScreened) -> CompletionGenerated:
 def main() -> int:
     shortest, longest = map(float, os.environ[DELAYS].split(","))
     log = CallLog(Path(os.environ[LOG]))
+    if os.environ.get(NO_BITMAP):
+        progress.encode = lambda base, finished: ""
     stage = Slow(log, shortest_s=shortest, longest_s=longest, capacity=int(os.environ[CAPACITY]), seed=os.getpid())
     return serve(load(UnorderedSettings), name=NAME, consumes=[SCREENED], build=lambda _: stage, ledger=STATE_CALLS)
 

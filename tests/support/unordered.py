@@ -66,7 +66,7 @@ class UnorderedHarness(Harness):
         publisher.start()
         notes = StateStore(
             self.names.topic(STATE_CALLS),
-            kafka.reader(self.settings, "notes"),
+            kafka.reader(self.settings, "notes", committed=False),
             kafka.common(self.settings),
             100_000,
         )

@@ -45,13 +45,13 @@ class Resources:
         self._service = service
         self.states: dict[str, StateStore] = {}
 
-    def state(self, topic: str) -> StateStore:
-        """The table kept in a state topic (one of `penstock.contracts.topics`)."""
+    def state(self, topic: str, *, transactional: bool = True) -> StateStore:
+        """The table kept in a state topic (one of `penstock.contracts.topics`), written in transactions or not."""
         name = self._names.topic(topic)
         reader = f"{self._names.group(self._service)}-state"
         self.states[name] = StateStore(
             name,
-            kafka.reader(self._settings, reader),
+            kafka.reader(self._settings, reader, committed=transactional),
             kafka.common(self._settings),
             self._settings.state_max_entries,
         )
@@ -188,7 +188,7 @@ def _run(
 def _ledger(settings: ServiceSettings, names: Names, resources: Resources, topic: str | None) -> Ledger | None:
     if topic is None or not isinstance(settings, UnorderedSettings) or not settings.calls_ledger:
         return None
-    return Ledger(kafka.producer(settings, None), topic, resources.state(topic), names)
+    return Ledger(kafka.producer(settings, None), topic, resources.state(topic, transactional=False), names)
 
 
 def _connect(publisher: Publisher, resources: Resources, health: Health, stopping: threading.Event) -> bool:

@@ -81,14 +81,14 @@ def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
     }
 
 
-def reader(settings: ServiceSettings, name: str) -> dict[str, Any]:
+def reader(settings: ServiceSettings, name: str, *, committed: bool = True) -> dict[str, Any]:
     """A consumer outside any group that reads whole topics: state."""
     return {
         **common(settings),
         "group.id": name,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
-        "isolation.level": "read_committed",
+        "isolation.level": "read_committed" if committed else "read_uncommitted",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 50,
         "fetch.max.bytes": MAX_MESSAGE_BYTES + 1024,

@@ -1,14 +1,13 @@
 """Calls begun and answers not yet committed, so that a crash between the two does not pay twice.
 
-A slow stage's call is noted in a compacted topic when it begins and its answer when it comes, both at
-once and outside any transaction; the transaction that publishes the outcome deletes the note. Whoever
-owns the partition next finds the answer and publishes it without a call. A call begun and not answered
-may have been paid for: it is repeated, and counted.
+A slow stage's call is noted in a compacted topic when it begins and its answer when it comes; once the
+outcome is committed the note is deleted. All of it at once and outside any transaction, so that a dead
+owner's open transaction hides no answer. Whoever owns the partition next finds the answer and publishes it
+without a call. A call begun and not answered may have been paid for: it is repeated, and counted.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +19,10 @@ from penstock.contracts.base import Message as Contract
 from penstock.contracts.events import RequestContext
 from penstock.contracts.topics import MESSAGES, StateEntry
 from penstock.runtime.kafka import Names, enqueue
-from penstock.runtime.outcomes import Output
 from penstock.runtime.state import StateStore
 
 _log = structlog.get_logger()
 CLOSE_S = 10.0
-SECURE_S = 10.0
 BEGUN = "begun"
 
 
@@ -43,8 +40,6 @@ class Ledger:
         self._topic = topic
         self._names = names
         self._notes = notes
-        self._unsure: set[str] = set()
-        """Keys whose answers the broker has not confirmed."""
 
     def catch_up(self) -> None:
         """Read on to what the earlier owner of a partition wrote last."""
@@ -68,36 +63,36 @@ class Ledger:
 
     def answer(self, key: str, outcome: Contract) -> None:
         """Note an answer, without waiting for the broker; from any thread."""
-        self._unsure.add(key)
         self._write(key, f"{outcome.schema_name}\n{outcome.encode().decode()}")
 
-    def secure(self, keys: Iterable[str]) -> None:
-        """Wait until these answers are on the broker, so that no deletion overtakes one."""
-        until = time.monotonic() + SECURE_S
-        for key in keys:
-            while key in self._unsure:
-                self._producer.poll(0.005)
-                if time.monotonic() > until:
-                    _log.warning("runtime.ledger.late", notes=len(self._unsure))
-                    self._unsure.clear()
+    def forget(self, keys: Iterable[str]) -> None:
+        """The outcomes are committed: delete the notes, without waiting for the broker.
 
-    def deletion(self, key: str) -> Output:
-        """What the transaction of the outcome writes."""
-        return Output(self._topic, key.encode(), None, [])
+        A note that outlives a crash right here is never looked up again, and ends with the topic's retention.
+        """
+        for key in keys:
+            self._write(key, None)
 
     def close(self) -> None:
         """Deliver what is queued, leave the broker."""
         self._producer.flush(CLOSE_S)
         self._notes.close()
 
-    def _write(self, key: str, text: str) -> None:
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            self._unsure.discard(key)
-            if error is not None:  # the outcome itself is not lost; only a crash right now would repeat the call
-                _log.warning("runtime.ledger.unwritten", error=error.name())
+    def _write(self, key: str, text: str | None) -> None:
+        value = None if text is None else StateEntry(value=text).encode()
+        enqueue(
+            self._producer,
+            self._names.topic(self._topic),
+            value,
+            key.encode(),
+            headers=(),
+            on_delivery=self._delivered,
+        )
 
-        entry = StateEntry(value=text).encode()
-        enqueue(self._producer, self._names.topic(self._topic), entry, key.encode(), headers=(), on_delivery=delivered)
+    @staticmethod
+    def _delivered(error: KafkaError | None, _: Message) -> None:
+        if error is not None:  # the outcome itself is not lost; only a crash right now would repeat the call
+            _log.warning("runtime.ledger.unwritten", error=error.name())
 
 
 def key_of(context: RequestContext, attempt: int) -> str:

@@ -21,6 +21,7 @@ Positions = Sequence[tuple[Any, list[TopicPartition]]]
 """Each consumer whose group's offsets are committed, with the offsets."""
 
 CALL_TIMEOUT_S = 30.0
+OFFSETS_TIMEOUT_S = 5.0
 STUCK_AFTER_S = 3 * CALL_TIMEOUT_S
 """The client's calls have time limits of their own; one that outlives this has been lost inside it."""
 
@@ -120,9 +121,13 @@ class Publisher:
 
     def _commit_transaction(self, positions: Positions) -> None:
         for consumer, offsets in positions:
-            send = partial(self._producer.send_offsets_to_transaction, offsets, consumer.consumer_group_metadata())
-            self._insist(partial(send, CALL_TIMEOUT_S))
+            self._insist(partial(self._send_offsets, consumer, offsets))
         self._insist(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+
+    def _send_offsets(self, consumer: Any, offsets: list[TopicPartition]) -> None:
+        # asked for anew at each attempt: in a rebalance the member's epoch moves on, and an old one is refused
+        # by the coordinator until the call's time is up
+        self._producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), OFFSETS_TIMEOUT_S)
 
     def _flush_and_commit(self, positions: Positions) -> None:
         left = self._producer.flush(CALL_TIMEOUT_S)

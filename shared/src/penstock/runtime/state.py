@@ -40,6 +40,11 @@ class StateStore:
         self.topic = topic
         self._admin = AdminClient(admin_config)
         self._reader = Consumer(reader_config)
+        self._isolation = (
+            IsolationLevel.READ_COMMITTED
+            if reader_config["isolation.level"] == "read_committed"
+            else IsolationLevel.READ_UNCOMMITTED
+        )
         self._max_entries = max_entries
         self._clock = clock
         self._table: OrderedDict[str, tuple[int, str]] = OrderedDict()
@@ -83,13 +88,11 @@ class StateStore:
             self._take(self._reader.consume(10_000, timeout=0.1))
 
     def _ends(self, until: float) -> dict[int, int]:
-        """Where committed records end in each partition; a broker that has just come back is asked again."""
+        """Where the records to be read end in each partition; a broker that has just come back is asked again."""
         spec = {TopicPartition(self.topic, number): OffsetSpec.latest() for number in self._read_to}
         while True:
             try:
-                futures = self._admin.list_offsets(
-                    spec, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=20
-                )
+                futures = self._admin.list_offsets(spec, isolation_level=self._isolation, request_timeout=20)
                 return {partition.partition: future.result().offset for partition, future in futures.items()}
             except KafkaException as error:
                 # e.g. FENCED_LEADER_EPOCH, which is not marked retriable: the leader known is from before its restart

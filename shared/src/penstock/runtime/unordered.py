@@ -59,7 +59,8 @@ class Finished:
 
     settled: Settled
     progress: Progress
-    ledger_key: str = ""
+    ledger_key: str | None = None
+    """Of the note to delete, where a call was made."""
 
 
 class UnorderedWorker:
@@ -335,9 +336,7 @@ class UnorderedWorker:
         work.call = None
         inbound = call.inbound if call is not None else work.inbound
         settled = self._settled(inbound, outcome, max(1, work.attempts))
-        if self._ledger is not None and work.attempts:
-            settled.outputs.append(self._ledger.deletion(work.ledger_key))
-        self._settle(Finished(settled, work.fresh.progress, work.ledger_key))
+        self._settle(Finished(settled, work.fresh.progress, work.ledger_key if work.attempts else None))
 
     def _settled(self, inbound: Inbound, outcome: Outcome, attempts: int) -> Settled:
         finished_ms = self._clock_ns() // 1_000_000
@@ -361,8 +360,6 @@ class UnorderedWorker:
             if moved
         ]
         outputs = [output for one in self._finished for output in one.settled.outputs]
-        if self._ledger is not None:
-            self._ledger.secure(one.ledger_key for one in self._finished)
         started = time.monotonic()
         try:
             self._publisher.commit(outputs, {}, positions, self._patience)
@@ -377,6 +374,8 @@ class UnorderedWorker:
         self._metrics.transactions.labels(self._stage.name, "committed").inc()
         for intake, moved in checkpoints:
             intake.committed(moved)
+        if self._ledger is not None:
+            self._ledger.forget(one.ledger_key for one in self._finished if one.ledger_key)
         account(self._metrics, self._stage.name, [one.settled for one in self._finished])
         self._finished = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,15 +33,22 @@ class Report:
     call: Call
     outcome: Outcome | None
     at: float
-    """`time.monotonic()`."""
+    """Seconds of the worker's clock."""
 
 
 class Call:
     """One attempt at a record: the Job that the stage is given."""
 
-    def __init__(self, inbound: Inbound, inbox: queue.SimpleQueue[Report], note: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        inbound: Inbound,
+        inbox: queue.SimpleQueue[Report],
+        note: Callable[[Message], None],
+        monotonic: Callable[[], float],
+    ) -> None:
         """`note` is given an answer at once, in the stage's thread, however busy the worker's is."""
-        self.began = time.monotonic()
+        self.began = monotonic()
+        self._monotonic = monotonic
         self._inbound = inbound
         self._inbox = inbox
         self._note = note
@@ -54,10 +60,10 @@ class Call:
 
     def first_output(self) -> None:
         """See Job."""
-        self._inbox.put(Report(self, None, time.monotonic()))
+        self._inbox.put(Report(self, None, self._monotonic()))
 
     def finish(self, outcome: Outcome) -> None:
         """See Job: only the first counts, since the worker forgets a call that has ended."""
         if isinstance(outcome, Message):
             self._note(outcome)
-        self._inbox.put(Report(self, outcome, time.monotonic()))
+        self._inbox.put(Report(self, outcome, self._monotonic()))

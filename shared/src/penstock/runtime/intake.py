@@ -49,6 +49,7 @@ class Intake:
         lane: Lane,
         config: dict[str, Any],
         *,
+        client: Callable[[dict[str, Any]], Consumer],
         stage: str,
         metrics: StageMetrics,
         max_span: int,
@@ -58,7 +59,7 @@ class Intake:
     ) -> None:
         """`revoked` and `lost` are told whose partitions go, while they are still ours."""
         self.lane = lane
-        self._consumer = Consumer({**config, "stats_cb": self._statistics, "error_cb": ErrorLog()})
+        self._consumer = client({**config, "stats_cb": self._statistics, "error_cb": ErrorLog()})
         self._stage = stage
         self._metrics = metrics
         self._max_span = max_span
@@ -146,6 +147,7 @@ class Intake:
             placed.append(TopicPartition(known.topic, known.partition, start))
         self._assigned()
         consumer.incremental_assign(placed)
+        consumer.resume(placed)  # a partition that left while it was paused still is: the client keeps that
         self._metrics.rebalances.labels(self._stage, "assigned").inc()
         _log.info("runtime.partitions.assigned", lane=self.lane.name, count=len(partitions), owned=len(self._parts))
 

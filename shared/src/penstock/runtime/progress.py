@@ -46,9 +46,9 @@ class Progress:
         self._committed = Checkpoint(start, encode(start, self._finished))
 
     def deliver(self, offset: int) -> bool:
-        """Note a record, in the partition's order; False where it was finished in an earlier life."""
+        """Note a record, in the partition's order; False where it was delivered, or finished in an earlier life."""
         if offset < self._next:
-            raise ValueError(f"offset {offset} delivered after {self._next - 1}")
+            return False
         self._open.append(offset)
         self._next = offset + 1
         return offset not in self._finished

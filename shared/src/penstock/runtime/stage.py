@@ -128,7 +128,7 @@ class UnorderedStage(Protocol):
         ...
 
     def cancel(self, job: Job) -> None:
-        """Give a record up: what it holds is free within one step. Its `finish` no longer counts."""
+        """Give a record up: what it holds is free within one step. Its `finish` no longer counts, or is under way."""
         ...
 
     def close(self) -> None:

@@ -17,9 +17,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from penstock.contracts.base import Message
 from penstock.contracts.errors import Expired, PenstockError
@@ -79,6 +80,8 @@ class UnorderedWorker:
         health: Health,
         stopping: threading.Event,
         clock_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        client: Callable[[dict[str, Any]], Consumer] = Consumer,
     ) -> None:
         self._stage = stage
         self._settings = settings
@@ -89,10 +92,12 @@ class UnorderedWorker:
         self._health = health
         self._stopping = stopping
         self._clock_ns = clock_ns
+        self._monotonic = monotonic
         self._intakes = [
             Intake(
                 lane,
                 kafka.consumer(settings, lane.group),
+                client=client,
                 stage=stage.name,
                 metrics=metrics,
                 max_span=settings.calls_max_span,
@@ -120,11 +125,10 @@ class UnorderedWorker:
 
     def run(self) -> bool:
         """Work until stopped; True where nothing was left running. Raises Fenced, Stuck and KafkaException."""
-        for intake in self._intakes:
-            intake.subscribe()
+        self.subscribe()
         try:
             self._loop()
-            self._drain(time.monotonic() + self._settings.shutdown_timeout_s)
+            self._drain(self._monotonic() + self._settings.shutdown_timeout_s)
         except Stuck:
             raise  # the client does not answer: closing it would not return either
         except BaseException:
@@ -134,29 +138,38 @@ class UnorderedWorker:
         self._close()
         return clean
 
+    def subscribe(self) -> None:
+        """Join the groups."""
+        for intake in self._intakes:
+            intake.subscribe()
+
     def _loop(self) -> None:
-        subscribed = time.monotonic()
+        subscribed = self._monotonic()
         while not self._stopping.is_set():
             self._health.beat()
-            if not self._health.ready and time.monotonic() - subscribed > STANDBY_AFTER_S:
+            if not self._health.ready and self._monotonic() - subscribed > STANDBY_AFTER_S:
                 self._health.ready = True
                 _log.info("runtime.process.standing_by")
-            taken = self._take()
-            self._expire()
-            self._start_waiting()
-            self._collect(0 if taken or not self._running else BUSY_S)
-            self._commit()
-            if self._ledger is not None:
-                self._ledger.refresh()
-            self._show()
+            self.turn()
+
+    def turn(self) -> None:
+        """Once around: take, start, hear, commit."""
+        taken = self._take()
+        self._expire()
+        self._start_waiting()
+        self._collect(0 if taken or not self._running else BUSY_S)
+        self._commit()
+        if self._ledger is not None:
+            self._ledger.refresh()
+        self._show()
 
     def _drain(self, until: float) -> None:
         """Finish what runs, start nothing new."""
-        while self._running and time.monotonic() < until:
+        while self._running and self._monotonic() < until:
             self._health.beat()
             self._collect(BUSY_S)
             self._commit()
-        while self._finished and time.monotonic() < until:
+        while self._finished and self._monotonic() < until:
             self._commit()
             time.sleep(BUSY_S)
         if self._running:
@@ -222,7 +235,7 @@ class UnorderedWorker:
     # --- starting
 
     def _start_waiting(self) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         while self._retries and self._retries[0][0] <= now:
             work = heapq.heappop(self._retries)[2]
             self._start(work)
@@ -243,7 +256,7 @@ class UnorderedWorker:
         work.attempts += 1
         inbound = dataclasses.replace(work.inbound, now_ms=self._clock_ns() // 1_000_000)
         note = partial(self._ledger.answer, work.ledger_key) if self._ledger is not None else _unnoted
-        call = work.call = Call(inbound, self._inbox, note)
+        call = work.call = Call(inbound, self._inbox, note, self._monotonic)
         self._running[call] = work
         if isinstance(found, Message):
             self._metrics.ledger.labels(self._stage.name, "answered").inc()
@@ -291,12 +304,12 @@ class UnorderedWorker:
         """Whether the record is to be tried again, in place, after a wait."""
         if not isinstance(outcome, PenstockError) or not outcome.retriable:
             return False
-        self._admission.refused(time.monotonic())
+        self._admission.refused(self._monotonic())
         if work.attempts >= self._settings.retry_attempts:
             return False
         self._metrics.retries.labels(self._stage.name).inc()
         longest = min(self._settings.retry_backoff_max_ms, self._settings.retry_backoff_ms * 2 ** (work.attempts - 1))
-        due = time.monotonic() + random.uniform(longest / 2, longest) / 1000
+        due = self._monotonic() + random.uniform(longest / 2, longest) / 1000
         heapq.heappush(self._retries, (due, next(self._tie), work))
         return True
 
@@ -351,7 +364,7 @@ class UnorderedWorker:
 
     def _commit(self) -> None:
         """Publish what has finished and where the partitions stand; after an abort, again a little later."""
-        if not self._finished or time.monotonic() < self._commit_after:
+        if not self._finished or self._monotonic() < self._commit_after:
             return
         checkpoints = [(intake, intake.checkpoints()) for intake in self._intakes]
         positions = [
@@ -360,17 +373,17 @@ class UnorderedWorker:
             if moved
         ]
         outputs = [output for one in self._finished for output in one.settled.outputs]
-        started = time.monotonic()
+        started = self._monotonic()
         try:
             self._publisher.commit(outputs, {}, positions, self._patience)
         except Aborted as error:
             self._aborts += 1
-            self._commit_after = time.monotonic() + random.uniform(0.5, 1) * min(2.0, 0.1 * 2**self._aborts)
+            self._commit_after = self._monotonic() + random.uniform(0.5, 1) * min(2.0, 0.1 * 2**self._aborts)
             self._metrics.transactions.labels(self._stage.name, "aborted").inc()
             _log.warning("runtime.transaction.aborted", reason=error.reason, records=len(self._finished))
             return
         self._aborts = 0
-        self._metrics.commit_duration.labels(self._stage.name).observe(time.monotonic() - started)
+        self._metrics.commit_duration.labels(self._stage.name).observe(self._monotonic() - started)
         self._metrics.transactions.labels(self._stage.name, "committed").inc()
         for intake, moved in checkpoints:
             intake.committed(moved)
@@ -397,8 +410,8 @@ class UnorderedWorker:
         if self._closing:  # `_drain` was the grace period, and a consumer that closes takes part in no transaction
             self._abandon(going)
             return
-        until = time.monotonic() + (0 if self._stopping.is_set() else self._settings.rebalance_grace_s)
-        while any(work.fresh.progress in going for work in self._running.values()) and time.monotonic() < until:
+        until = self._monotonic() + (0 if self._stopping.is_set() else self._settings.rebalance_grace_s)
+        while any(work.fresh.progress in going for work in self._running.values()) and self._monotonic() < until:
             self._health.beat()
             self._collect(BUSY_S)
         self._commit_after = 0.0

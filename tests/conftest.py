@@ -6,11 +6,22 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.support.otlp import OtlpReceiver
 from tests.support.stack import Stack
 
 from penstock.local import broker_for_tests
 from penstock.runtime import topics
+
+
+# the same examples in every run, however slow the machine: what Hypothesis finds belongs in a test of its own
+settings.register_profile(
+    "penstock",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("penstock")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class StateStore:
         self._reader = Consumer(reader_config)
         self._isolation = (
             IsolationLevel.READ_COMMITTED
-            if reader_config["isolation.level"] == "read_committed"
+            if reader_config.get("isolation.level") == "read_committed"
             else IsolationLevel.READ_UNCOMMITTED
         )
         self._max_entries = max_entries

@@ -28,7 +28,7 @@ from rich.table import Table
 from tests.faults.killing import Kill, Killer
 from tests.faults.mix import ENDS, Mixed, mixed
 from tests.support.kafka import Follower, Publishing, Slot, aborted_records, place_of, results
-from tests.support.stack import SERVICES, Stack, StackError
+from tests.support.stack import SERVICES, Stack, StackError, saying
 
 from penstock.contracts import topics
 from penstock.local import broker_for_tests
@@ -237,12 +237,7 @@ def main() -> int:
     parser.add_argument("--control-kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    console = Console(stderr=True)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/dim] {text}", highlight=False)
-
+    say = saying(Console(stderr=True))
     with broker_for_tests() as broker, tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder:
         say(f"broker from {broker.origin}; logs in {folder}")
         report = run(

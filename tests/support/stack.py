@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from confluent_kafka import Message
+from rich.console import Console
 from tests.support.kafka import Follower, Publishing, Sender, Slot, place_of, read_all, results
 
 from penstock.contracts import topics as names
@@ -244,6 +245,16 @@ class Stack:
         if name in WITH_VAULT:
             environment["PENSTOCK_VAULT_KEYS"] = self._vault_key
         return environment
+
+
+def saying(console: Console) -> Callable[[str], None]:
+    """Prints what a long suite is at, with the seconds since now."""
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/dim] {text}", highlight=False, soft_wrap=True)
+
+    return say
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:

@@ -13,6 +13,7 @@ import json
 import shutil
 import subprocess
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Literal, Self
@@ -42,7 +43,8 @@ _PORT_TRIES = 3
 class LocalKafka(LocalServer):
     """One local broker, its own controller; its folder keeps the records between starts.
 
-    `profile` "fixture" compiles lightly for short lives, "full" is for throughput.
+    `profile` "fixture" compiles lightly for short lives, "full" is for throughput. `properties` are broker
+    settings that win over the template's; `cluster_id` is the one to belong to, else a fresh one.
     """
 
     what = "Kafka broker"
@@ -55,12 +57,16 @@ class LocalKafka(LocalServer):
         *,
         profile: Profile = "fixture",
         jvm_options: tuple[str, ...] = (),
+        properties: Mapping[str, str] | None = None,
+        cluster_id: str | None = None,
         start_limit_s: float = 60.0,
         root: Path | None = None,
     ) -> None:
         super().__init__(data_dir, port, start_limit_s=start_limit_s, root=root)
         self._profile: Profile = profile
         self._jvm_options = jvm_options
+        self._properties = dict(properties or {})
+        self._cluster_id = cluster_id or kafka_uuid()
 
     @classmethod
     def _at(cls, folder: Path, port: int) -> Self:
@@ -80,7 +86,10 @@ class LocalKafka(LocalServer):
         parts = _Parts(self._root or project_root(), find_java())
         prepared = parts.prepared()
         if not (self.folder / "log" / "meta.properties").exists():
-            _copy_formatted(prepared / "formatted", self.folder / "log")
+            names = {"cluster.id": self._cluster_id, "directory.id": kafka_uuid()}
+            if "node.id" in self._properties:
+                names["node.id"] = self._properties["node.id"]
+            _copy_formatted(prepared / "formatted", self.folder / "log", names)
         for attempt in range(1, _PORT_TRIES + 1):
             if self._port is None:
                 self._port = free_port()
@@ -96,7 +105,7 @@ class LocalKafka(LocalServer):
                 self._port = None
 
     def _launch_on_port(self, parts: _Parts, classes: Path) -> None:
-        config = parts.render(self.folder, self.port)
+        config = parts.render(self.folder, self.port, self._properties)
         options = (*_JVM[self._profile], *self._jvm_options, f"-XX:SharedArchiveFile={classes}")
         command = parts.command(options, "kafka.Kafka", str(config))
         identity = start_detached(command, log_file=self.log_file, cwd=self.folder)
@@ -144,8 +153,8 @@ class _Parts:
         logging = f"-Dlog4j2.configurationFile={self._logging}"
         return [self._java.program, *_JVM_ALWAYS, *options, logging, "-cp", class_path, main, *arguments]
 
-    def render(self, data_dir: Path, port: int) -> Path:
-        """Write the configuration and its port into the data folder."""
+    def render(self, data_dir: Path, port: int, properties: Mapping[str, str] | None = None) -> Path:
+        """Write the configuration and its port into the data folder; of a setting given twice the last one counts."""
         if "," in str(data_dir):
             raise LocalStackError(f"the data folder {data_dir} has a comma, which Kafka reads as two folders")
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -155,7 +164,8 @@ class _Parts:
                 port=port,
                 controller_port=free_port(excluding=frozenset({port})),
                 log_dir=data_dir / "log",
-            ),
+            )
+            + "".join(f"{name}={value}\n" for name, value in (properties or {}).items()),
             encoding="utf-8",
         )
         (data_dir / "broker.json").write_text(json.dumps({"port": port}) + "\n", encoding="utf-8")
@@ -168,7 +178,7 @@ class _Parts:
 
     def _prepare(self, folder: Path) -> None:
         config = self.render(folder / "scratch", free_port())
-        arguments = ("format", "-t", _kafka_uuid(), "-c", str(config))
+        arguments = ("format", "-t", kafka_uuid(), "-c", str(config))
         command = self.command(("-XX:TieredStopAtLevel=1",), "kafka.tools.StorageTool", *arguments)
         formatted = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         if formatted.returncode != 0:
@@ -195,24 +205,24 @@ class _Parts:
             raise StartError(f"Java wrote no class-data archive; the end of its log:\n{log_tail(log_file)}")
 
 
-def _copy_formatted(source: Path, target: Path) -> None:
-    """Copy a formatted folder and give the copy a cluster and directory id of its own."""
+def _copy_formatted(source: Path, target: Path, names: Mapping[str, str]) -> None:
+    """Copy a formatted folder and give the copy ids of its own."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
     shutil.copytree(source, partial)
     meta = partial / "meta.properties"
-    fresh = {"cluster.id": _kafka_uuid(), "directory.id": _kafka_uuid()}
     lines = []
     for line in meta.read_text(encoding="utf-8").splitlines():
         name = line.partition("=")[0]
-        lines.append(f"{name}={fresh[name]}" if name in fresh else line)
+        lines.append(f"{name}={names[name]}" if name in names else line)
     meta.write_text("\n".join(lines) + "\n", encoding="utf-8")
     partial.rename(target)
 
 
-def _kafka_uuid() -> str:
+def kafka_uuid() -> str:
+    """A fresh id as Kafka writes them."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):  # which the format tool would read as an option

@@ -106,6 +106,9 @@ def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[st
         "compression.type": "lz4",
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.kbytes": 262_144,
+        # a call that waits for a coordinator which has left the metadata is woken by nothing but a connection that
+        # opens or closes, and heeds no time-out (librdkafka issues 5511 and 5456): idle ones close every few seconds
+        "connections.max.idle.ms": 5_000,
     }
     if transactional_id is not None:
         config["transactional.id"] = transactional_id

@@ -1,0 +1,242 @@
+"""Conservation while brokers die: `python -m tests.faults.brokers`.
+
+Three brokers (three replicas, two in sync), a chain of three passing services on the real runtime, and a steady load.
+One broker after another is ended with SIGKILL and started again; then two at once, while more requests are
+sent. What a read_committed consumer sees is counted against what the brokers acknowledged. A control that
+asks the leader alone for its word (acks=1) loses requests the same count finds. Prints a table; the last
+line is JSON. Exit status 1 where a request was lost or doubled, where two missing brokers did not stop
+acknowledgements, or where the control lost nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tests.faults.chain import Chain
+from tests.faults.load import STUCK_S, Load, Sums, Watch, count, show, wait_for_all
+from tests.support.cluster import BROKERS, Cluster
+from tests.support.stack import saying, wait_until
+
+from penstock.contracts import topics
+
+MOVED = 25
+"""So many new results after a kill show that work has gone on without the broker."""
+FIRST, LOST = 20, 200
+"""The control's records: the first answer a fetch that already waits at the leader, the others are lost."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run."""
+
+    sums: Sums
+    broker_kills: int
+    longest_stall_s: float
+    """Longest time without a new result under the steady load."""
+    sent_while_two_down: int
+    acknowledged_while_two_down: int
+    results_while_two_down: int
+    two_down_s: float
+    recovered_s: float
+    """From the second start of the two brokers to the last result."""
+    service_restarts: int
+    stuck: int
+    """Calls into the client that did not return, for which a service ended itself."""
+    seconds: float
+
+    @property
+    def held(self) -> bool:
+        """Everything acknowledged came out once, and nothing was acknowledged by a single broker."""
+        stopped = not self.acknowledged_while_two_down and not self.results_while_two_down
+        return self.sums.conserved and stopped and self.sums.acknowledged > self.sent_while_two_down
+
+
+def run(
+    cluster: Cluster,
+    folder: Path,
+    *,
+    requests: int,
+    held_back: int,
+    rate: float,
+    kills: int,
+    two_down_s: float,
+    say: Say = lambda _: None,
+) -> Report:
+    """Send `requests`, the last `held_back` of them while two brokers are down.
+
+    At least `kills` brokers are killed one after another, and on until the others are all sent.
+    """
+    began = time.monotonic()
+    prefix = f"b{uuid.uuid4().hex[:10]}."
+    steady = requests - held_back
+    with (
+        Chain(cluster.bootstrap, prefix, folder, replication=BROKERS) as chain,
+        Watch(cluster.bootstrap, prefix) as watch,
+        Load(cluster.bootstrap, prefix, rate=rate, total=steady) as load,
+    ):
+        say(f"three brokers and three services up after {time.monotonic() - began:.0f} s")
+        wait_until(lambda: watch.count() > 0, "a first result", 120)
+        killed = 0
+        for node in itertools.cycle(range(1, BROKERS + 1)):
+            if killed >= kills and load.done:
+                break
+            _kill_and_restart(cluster, node, watch, load, prefix)
+            killed += 1
+            say(f"kill {killed}: broker {node}; {watch.count()} of {load.sent} results, "
+                f"longest stall {watch.longest_gap_s:.1f} s, services started again: {chain.restarts}")  # fmt: skip
+        wait_for_all(load, watch, chain.tails)
+        longest = watch.longest_gap_s
+
+        say("two brokers down")
+        cluster.kill(1, 2)
+        acknowledged, seen = len(load.acknowledged), watch.count()
+        down = time.monotonic()
+        load.send(held_back)
+        while time.monotonic() - down < two_down_s:
+            time.sleep(0.2)
+        acknowledged_then, seen_then = len(load.acknowledged) - acknowledged, watch.count() - seen
+        outage = time.monotonic() - down
+        back = time.monotonic()
+        cluster.restart([1, 2])
+        watch.rest()
+        wait_for_all(load, watch, chain.tails)
+        recovered = time.monotonic() - back
+        say(f"all there {recovered:.1f} s after the two came back")
+        cluster.wait_whole()
+        load.finish()
+        sums = count(cluster.bootstrap, prefix, load.acknowledged)
+        return Report(
+            sums=sums,
+            broker_kills=killed + 2,
+            longest_stall_s=round(longest, 1),
+            sent_while_two_down=held_back,
+            acknowledged_while_two_down=acknowledged_then,
+            results_while_two_down=seen_then,
+            two_down_s=round(outage, 1),
+            recovered_s=round(recovered, 1),
+            service_restarts=chain.restarts,
+            stuck=chain.stuck(),
+            seconds=round(time.monotonic() - began, 1),
+        )
+
+
+def _kill_and_restart(cluster: Cluster, node: int, watch: Watch, load: Load, prefix: str) -> None:
+    """Kill one broker, let the others take over, and bring it back into every partition."""
+    cluster.kill(node)
+    results = f"{prefix}{topics.RESULTS}"
+    wait_until(lambda: node not in cluster.leaders(results).values(), f"other leaders than broker {node}", 120)
+    before = watch.count()
+    wait_until(
+        lambda: watch.count() >= before + MOVED or (load.done and watch.count() == load.sent),
+        f"results without broker {node}",
+        STUCK_S,
+    )
+    cluster.restart([node])
+    cluster.wait_whole()
+
+
+def control(cluster: Cluster, folder: Path, *, say: Say = lambda _: None) -> Sums:
+    """The same count where the leader's word alone is asked for: it dies before the others have copied.
+
+    The two others are halted (SIGSTOP) while it acknowledges, so that the loss is certain.
+    """
+    prefix = f"k{uuid.uuid4().hex[:10]}."
+    careless = {"acks": "1", "enable.idempotence": False}
+    with (
+        Chain(cluster.bootstrap, prefix, folder, replication=BROKERS) as chain,
+        Watch(cluster.bootstrap, prefix) as watch,
+        Load(cluster.bootstrap, prefix, rate=50, total=100, config=careless) as load,
+    ):
+        wait_until(lambda: load.done and watch.count() == load.sent, "the results before the fault", STUCK_S)
+        victim = cluster.leaders(f"{prefix}{topics.PREPROCESSED}")[0]
+        others = [node for node in range(1, BROKERS + 1) if node != victim]
+        for node in others:
+            os.kill(cluster.pid(node), signal.SIGSTOP)
+        try:
+            for number in (FIRST, LOST):
+                load.send(number, partition=0)
+                wait_until(lambda: load.waiting == 0, "the leader's word", 60)
+            cluster.kill(victim)
+        finally:
+            for node in others:
+                os.kill(cluster.pid(node), signal.SIGCONT)
+        say(f"broker {victim} killed with {FIRST + LOST} requests that it alone acknowledged")
+        wait_until(
+            lambda: cluster.leaders(f"{prefix}{topics.PREPROCESSED}")[0] not in (victim, -1), "another leader", 120
+        )
+        cluster.restart([victim])
+        cluster.wait_whole()
+        sent = load.acknowledged
+        load.send(100)  # behind all that is left in each partition
+        last = lambda: load.acknowledged - sent  # noqa: E731  # read at each turn of the wait
+        wait_until(lambda: load.waiting == 0 and last() <= watch.seen, f"the last results\n{chain.tails()}", STUCK_S)
+        load.finish()
+        return count(cluster.bootstrap, prefix, load.acknowledged)
+
+
+def summary(report: Report, careless: Sums) -> dict[str, object]:
+    """The last line."""
+    return {
+        "requests": report.sums.acknowledged,
+        "lost": report.sums.lost,
+        "duplicates": report.sums.duplicates,
+        "state_wrong": report.sums.state_wrong,
+        "broker_kills": report.broker_kills,
+        "longest_stall_s": report.longest_stall_s,
+        "sent_while_two_down": report.sent_while_two_down,
+        "acknowledged_while_two_down": report.acknowledged_while_two_down,
+        "results_while_two_down": report.results_while_two_down,
+        "two_down_s": report.two_down_s,
+        "recovered_s": report.recovered_s,
+        "service_restarts": report.service_restarts,
+        "stuck": report.stuck,
+        "control_requests": careless.acknowledged,
+        "control_lost": careless.lost,
+        "control_duplicates": careless.duplicates,
+        "seconds": report.seconds,
+    }
+
+
+def main() -> int:
+    """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.brokers", description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--held-back", type=int, default=1_000, help="of these, sent while two brokers are down")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests per second")
+    parser.add_argument("--kills", type=int, default=6, help="fewest kills one after another")
+    parser.add_argument("--two-down", type=float, default=25.0, help="seconds")
+    options = parser.parse_args()
+    say = saying(Console(stderr=True))
+    with tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder, Cluster() as cluster:
+        say(f"logs in {folder} and {cluster.folder}")
+        report = run(
+            cluster,
+            Path(folder, "main"),
+            requests=options.requests,
+            held_back=options.held_back,
+            rate=options.rate,
+            kills=options.kills,
+            two_down_s=options.two_down,
+            say=say,
+        )
+        say("control: acks=1")
+        careless = control(cluster, Path(folder, "control"), say=say)
+    show(summary(report, careless))
+    return 0 if report.held and careless.lost > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

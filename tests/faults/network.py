@@ -1,0 +1,211 @@
+"""Conservation on a bad network: `python -m tests.faults.network`.
+
+A proxy stands between everything that sends or serves requests and one broker. For ten minutes under a steady load
+it resets one in a hundred of the pieces that pass, and in turn adds latency, cuts all connections, leaves
+them open without a byte passing, swallows the broker's answers (the request is done, its sender does not
+hear of it) and refuses new connections. What a read_committed consumer beside the proxy sees is counted
+against what was acknowledged. A control without transactions and without idempotence shows duplicates under
+the swallowed answers alone. Prints a table; the last line is JSON. Exit status 1 where a request was lost or
+doubled, or where the control doubled nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tests.faults.chain import Chain
+from tests.faults.load import STUCK_S, Load, Sums, Watch, count, show, wait_for_all
+from tests.support.proxy import Proxy, Weather
+from tests.support.stack import saying, wait_until
+
+from penstock.local.kafka import LocalKafka
+from penstock.local.ports import LOOPBACK, free_port
+
+RESETS = 0.01
+PHASES = ("latency", "cut", "half-open", "swallow", "refuse")
+PHASE_S = (2.0, 6.0)
+"""Shortest and longest time of one kind of trouble, and of the calm after it."""
+CONTROL_ROUNDS = 12
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a run."""
+
+    sums: Sums
+    faults: dict[str, int]
+    longest_stall_s: float
+    service_restarts: int
+    seconds: float
+
+
+@contextmanager
+def behind_a_proxy(folder: Path) -> Iterator[tuple[str, Proxy]]:
+    """A broker with a listener of its own for clients behind the proxy; its direct address, and the proxy."""
+    taken: set[int] = set()
+    while len(taken) < 4:
+        taken.add(free_port(excluding=frozenset(taken)))
+    direct, proxied, controller, outside = sorted(taken)
+    properties = {
+        "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
+        "listeners": f"PLAINTEXT://{LOOPBACK}:{direct},PROXIED://{LOOPBACK}:{proxied},"
+        f"CONTROLLER://{LOOPBACK}:{controller}",
+        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{direct},PROXIED://{LOOPBACK}:{outside}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    }
+    with (
+        LocalKafka(folder, direct, properties=properties, start_limit_s=180) as broker,
+        Proxy(proxied, listen=outside) as proxy,
+    ):
+        yield broker.bootstrap_servers, proxy
+
+
+def run(
+    direct: str, proxy: Proxy, folder: Path, *, seconds: float, rate: float, seed: int, say: Say = lambda _: None
+) -> Report:
+    """Send requests at `rate` for `seconds` of bad weather, then let everything arrive, and count.
+
+    Every kind of trouble comes at least once, also where that takes longer.
+    """
+    began = time.monotonic()
+    chosen = random.Random(seed)
+    prefix = f"n{uuid.uuid4().hex[:10]}."
+    proxy.weather, proxy.faults = Weather(), Counter()
+    with (
+        Chain(proxy.address, prefix, folder, direct=direct) as chain,
+        Watch(direct, prefix) as watch,
+        Load(proxy.address, prefix, rate=rate, total=int(rate * seconds)) as load,
+    ):
+        wait_until(lambda: watch.count() > 0, "a first result", 120)
+        bad = time.monotonic()
+        order: list[str] = []
+        seen: set[str] = set()
+        while time.monotonic() - bad < seconds or seen != set(PHASES):
+            order = order or chosen.sample(PHASES, len(PHASES))
+            phase = order.pop()
+            _trouble(proxy, phase, chosen.uniform(*PHASE_S))
+            seen.add(phase)
+            proxy.weather = Weather(reset_share=RESETS)
+            time.sleep(chosen.uniform(*PHASE_S))
+            say(f"{phase}: {watch.count()} of {load.sent} results, faults {sum(proxy.faults.values())}, "
+                f"services started again: {chain.restarts}")  # fmt: skip
+        proxy.weather = Weather()
+        wait_until(lambda: load.done, "all requests sent", STUCK_S)
+        wait_for_all(load, watch, chain.tails)
+        load.finish()
+        return Report(
+            sums=count(direct, prefix, load.acknowledged),
+            faults=dict(proxy.faults),
+            longest_stall_s=round(watch.longest_gap_s, 1),
+            service_restarts=chain.restarts,
+            seconds=round(time.monotonic() - began, 1),
+        )
+
+
+def _trouble(proxy: Proxy, phase: str, seconds: float) -> None:
+    """One kind of trouble for some seconds, on top of the resets; a mute connection ends in a cut."""
+    if phase == "latency":
+        proxy.weather = Weather(latency_s=0.05, reset_share=RESETS)
+        proxy.faults["spells of latency"] += 1
+    elif phase == "half-open":
+        proxy.weather = Weather(half_open=True)
+        proxy.faults["spells half-open"] += 1
+    elif phase == "swallow":
+        proxy.weather = Weather(swallow=True, reset_share=RESETS)
+    elif phase == "refuse":
+        proxy.weather = Weather(refuse=True, reset_share=RESETS)
+        proxy.cut()
+    elif phase == "cut":
+        proxy.cut()
+        return
+    time.sleep(seconds)
+    if phase in ("half-open", "swallow"):
+        proxy.weather = Weather(reset_share=RESETS)
+        proxy.cut()
+
+
+def control(direct: str, proxy: Proxy, folder: Path, *, say: Say = lambda _: None) -> Sums:
+    """The same count without transactions and idempotence, under swallowed answers until something came twice."""
+    prefix = f"k{uuid.uuid4().hex[:10]}."
+    proxy.weather, proxy.faults = Weather(), Counter()
+    with (
+        Chain(proxy.address, prefix, folder, direct=direct, environment={"PENSTOCK_EXACTLY_ONCE": "false"}) as chain,
+        Watch(direct, prefix) as watch,
+        Load(proxy.address, prefix, rate=20, total=10**9, config={"enable.idempotence": False}) as load,
+    ):
+        for number in range(1, CONTROL_ROUNDS + 1):
+            before = watch.count()
+            wait_until(lambda seen=before: watch.count() > seen, f"a new result\n{chain.tails()}", STUCK_S)  # type: ignore[misc]  # a lambda with a default has no inferred type
+            proxy.weather = Weather(swallow=True)
+            time.sleep(2)
+            proxy.weather = Weather()
+            proxy.cut()
+            load.pause()
+            wait_for_all(load, watch, chain.tails)
+            sums = count(direct, prefix, load.acknowledged)
+            say(f"control, round {number}: {sums.duplicates} duplicates")
+            if sums.duplicates:
+                break
+            load.resume()
+        return sums
+
+
+def summary(report: Report, careless: Sums) -> dict[str, object]:
+    """The last line."""
+    return {
+        "requests": report.sums.acknowledged,
+        "lost": report.sums.lost,
+        "duplicates": report.sums.duplicates,
+        "state_wrong": report.sums.state_wrong,
+        "faults": sum(report.faults.values()),
+        "faults_by_kind": report.faults,
+        "longest_stall_s": report.longest_stall_s,
+        "service_restarts": report.service_restarts,
+        "control_requests": careless.acknowledged,
+        "control_lost": careless.lost,
+        "control_duplicates": careless.duplicates,
+        "seconds": report.seconds,
+    }
+
+
+def main() -> int:
+    """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.network", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    say = saying(Console(stderr=True))
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder,
+        behind_a_proxy(Path(folder, "broker")) as (direct, proxy),
+    ):
+        report = run(
+            direct,
+            proxy,
+            Path(folder, "main"),
+            seconds=options.minutes * 60,
+            rate=options.rate,
+            seed=options.seed,
+            say=say,
+        )
+        careless = control(direct, proxy, Path(folder, "control"), say=say)
+    show(summary(report, careless))
+    return 0 if report.sums.conserved and careless.duplicates > 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

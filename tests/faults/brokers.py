@@ -182,7 +182,7 @@ def control(cluster: Cluster, folder: Path, *, say: Say = lambda _: None) -> Sum
         sent = load.acknowledged
         load.send(100)  # behind all that is left in each partition
         last = lambda: load.acknowledged - sent  # noqa: E731  # read at each turn of the wait
-        wait_until(lambda: load.waiting == 0 and last() <= watch.seen, f"the last results\n{chain.tails()}", STUCK_S)
+        wait_until(lambda: load.waiting == 0 and last() <= watch.seen, "the last results", STUCK_S, tails=chain.tails)
         load.finish()
         return count(cluster.bootstrap, prefix, load.acknowledged)
 

@@ -84,7 +84,7 @@ class Chain:
     def wait_ready(self, seconds: float = 240) -> None:
         """Wait until each says that it is ready."""
         for slot in self._slots:
-            wait_until(lambda slot=slot: self._ready(slot), f"{slot} ready\n{log_tail(self._log(slot))}", seconds)  # type: ignore[misc]  # a lambda with a default has no inferred type
+            wait_until(lambda slot=slot: self._ready(slot), f"{slot} ready", seconds, tails=self.tails)  # type: ignore[misc]  # a lambda with a default has no inferred type
 
     def freeze(self, slot: Slot) -> None:
         """SIGSTOP; raises StackError where it has ended."""

@@ -148,7 +148,7 @@ def control(direct: str, proxy: Proxy, folder: Path, *, say: Say = lambda _: Non
     ):
         for number in range(1, CONTROL_ROUNDS + 1):
             before = watch.count()
-            wait_until(lambda seen=before: watch.count() > seen, f"a new result\n{chain.tails()}", STUCK_S)  # type: ignore[misc]  # a lambda with a default has no inferred type
+            wait_until(lambda seen=before: watch.count() > seen, "a new result", STUCK_S, tails=chain.tails)  # type: ignore[misc]  # a lambda with a default has no inferred type
             proxy.weather = Weather(swallow=True)
             time.sleep(2)
             proxy.weather = Weather()

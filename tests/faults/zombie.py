@@ -83,13 +83,14 @@ def run(bootstrap: str, folder: Path, *, rounds: int, exactly_once: bool = True,
             _halt(chain, zombie, ends if where == "transaction" else None)
             halted[where] += 1
             due = load.acknowledged
-            wait_until(lambda due=due: due <= watch.seen, f"the other to take over\n{chain.tails()}", STUCK_S)  # type: ignore[misc]  # a lambda with a default has no inferred type
+            wait_until(lambda due=due: due <= watch.seen, "the other to take over", STUCK_S, tails=chain.tails)  # type: ignore[misc]  # a lambda with a default has no inferred type
             before, tried = _said(chain, zombie, AWAKE), _said(chain, zombie, REFUSED)
             chain.thaw(zombie)
             wait_until(
                 lambda zombie=zombie, before=before: _said(chain, zombie, AWAKE) > before,  # type: ignore[misc]  # as above
-                f"the zombie to notice\n{chain.tails()}",
+                "the zombie to notice",
                 STUCK_S,
+                tails=chain.tails,
             )
             chain.wait_ready()
             refused += _said(chain, zombie, REFUSED) > tried
@@ -118,7 +119,7 @@ def _owner(chain: Chain) -> Slot:
         working[:] = [slot for slot in SLOTS if len(chain.journal(slot)) > before[slot] + 2]
         return bool(working)
 
-    wait_until(found, f"an instance at work\n{chain.tails()}", STUCK_S)
+    wait_until(found, "an instance at work", STUCK_S, tails=chain.tails)
     return working[0]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer
+from tests.support.stack import wait_until
 from tests.support.toy import Harness, Toy, ids_of
 
 from penstock.contracts import headers as header_names
@@ -123,6 +124,26 @@ def test_a_second_instance_takes_over_half_and_nothing_is_doubled(harness: Harne
             time.sleep(2)
         seen = ids_of(harness.read(ANONYMIZED, len(ids)))
     assert seen == Counter(ids)
+
+
+def test_a_partition_that_left_while_it_was_paused_is_read_again_when_it_comes_back(harness: Harness) -> None:
+    began, done = threading.Event(), threading.Event()
+
+    def act(inbound: Inbound) -> None:
+        if inbound.expect(RequestPreprocessed).context.request_id == "slow":
+            began.set()
+            done.wait(60)
+
+    harness.publish(["slow"])
+    with harness.working(Toy(act)):
+        assert began.wait(60)
+        with harness.working(Toy(), instance="1") as second:
+            wait_until(lambda: len(second._owned) == 1, "a partition of the second's own")
+            done.set()
+        later = [f"later{number}" for number in range(50)]
+        harness.publish(later)
+        seen = ids_of(harness.read(ANONYMIZED, 51))
+    assert seen == Counter(["slow", *later])
 
 
 def test_an_older_process_of_the_same_slot_is_fenced(harness: Harness) -> None:

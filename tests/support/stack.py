@@ -257,10 +257,12 @@ def saying(console: Console) -> Callable[[str], None]:
     return say
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-    """Wait for a condition; raises StackError saying what did not come."""
+def wait_until(
+    condition: Callable[[], bool], what: str, seconds: float = 90, *, tails: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait for a condition; raises StackError saying what did not come, and what the logs' `tails` say then."""
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            raise StackError(f"not within {seconds:.0f} s: {what}")
+            raise StackError(f"not within {seconds:.0f} s: {what}\n{tails()}")
         time.sleep(0.05)

@@ -258,8 +258,8 @@ class Worker:
         consumer.incremental_assign(partitions)
         slots = [(p.topic, p.partition) for p in partitions]
         self._owned.update(slots)
-        if self._paused:
-            consumer.pause([TopicPartition(*slot) for slot in slots])
+        # a partition that left while it was paused still is: the client keeps that
+        (consumer.pause if self._paused else consumer.resume)([TopicPartition(*slot) for slot in slots])
         self._health.ready = True
         self._metrics.rebalances.labels(self._name, "assigned").inc()
         _log.info("runtime.partitions.assigned", count=len(partitions), owned=len(self._owned))

@@ -79,7 +79,9 @@ def _default(info: FieldInfo) -> str:
         return "(hidden)"
     if isinstance(value, PurePath):
         return f"`{value.relative_to(ROOT) if value.is_absolute() else value}`"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = (
+        value if isinstance(value, str) else json.dumps(value, default=lambda part: part.model_dump(exclude_none=True))
+    )
     return f"`{text}`" if len(text) <= LONGEST_DEFAULT else f"{len(value)} values"
 
 

@@ -14,7 +14,7 @@ from jsonschema import Draft7Validator
 from penstock.contracts import asyncapi
 from penstock.contracts import headers as names_of
 from penstock.contracts.events import RequestContext, Source
-from penstock.contracts.topics import load_topics
+from penstock.contracts.topics import RETRIES, load_topics
 
 ROOT = Path(__file__).parents[2]
 CONTRACTS = ROOT / "docs/contracts"
@@ -84,7 +84,7 @@ def test_each_service_consumes_what_its_composition_root_says() -> None:
             for name, operation in DOCUMENT["operations"].items()
             if name.startswith(f"{service}-receive-")
         }
-        assert declared == in_code | state
+        assert declared == in_code | state | {RETRIES[service]}
 
 
 def asyncapi_topics() -> Any:

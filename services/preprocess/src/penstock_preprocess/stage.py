@@ -20,7 +20,6 @@ from penstock.contracts.events import (
     PromptPart,
     RequestContext,
     RequestPreprocessed,
-    Source,
 )
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
@@ -87,10 +86,9 @@ class PreprocessStage(PerRecord):
         """The preprocessed request; every error raised knows the request it is about."""
         record = inbound.record
         reading = self._read(record)
-        source = Source(topic=record.topic, partition=record.partition, offset=record.offset)
         context = context_of(
             reading.headers,
-            source,
+            record.source,
             record.timestamp_ms,
             key=record.key,
             body_request_id=reading.ids.request_id,

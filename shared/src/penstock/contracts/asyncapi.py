@@ -14,7 +14,7 @@ from penstock.contracts.base import Message
 from penstock.contracts.events import Priority
 from penstock.contracts.request import IDENTIFIER_PATTERN, CompletionRequest
 from penstock.contracts.results import DeadLetter
-from penstock.contracts.topics import MESSAGES, Party, StateEntry, Topic, load_topics
+from penstock.contracts.topics import MESSAGES, RETRIES, Party, StateEntry, Topic, load_topics
 
 SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 BINDING_VERSION: Final = "0.5.0"
@@ -62,7 +62,10 @@ def document() -> dict[str, Any]:
 
 def request_headers() -> dict[str, Any]:
     """Headers that upstream may set on `llm.requests`; all optional."""
-    return {"type": "object", "properties": _routing() | _redrive() | _trace() | _cloud_event(required=False)}
+    return {
+        "type": "object",
+        "properties": _routing() | _redrive() | _retry() | _trace() | _cloud_event(required=False),
+    }
 
 
 def event_headers() -> dict[str, Any]:
@@ -77,7 +80,7 @@ def event_headers() -> dict[str, Any]:
             names_of.SCHEMA,
             names_of.ATTEMPT,
         ],
-        "properties": _routing() | _trace() | _cloud_event(required=True),
+        "properties": _routing() | _retry() | _trace() | _cloud_event(required=True),
     }
 
 
@@ -117,7 +120,8 @@ def _routing() -> dict[str, Any]:
         names_of.PRIORITY: {"type": "string", "enum": list(get_args(Priority))},
         names_of.DEADLINE: digits | {"description": "Absolute, milliseconds since the epoch."},
         names_of.SCHEMA: {"type": "string", "description": "NAME/VERSION of the payload's schema."},
-        names_of.ATTEMPT: digits | {"description": "How often the request was sent on before; 0 at first."},
+        names_of.ATTEMPT: digits
+        | {"description": "Times redriven; with retry-of, attempts of the stage. The last one counts."},
     }
 
 
@@ -128,6 +132,22 @@ def _redrive() -> dict[str, Any]:
             "pattern": names_of.PLACE_PATTERN,
             "description": "Set by `penstock dlq redrive`: TOPIC/PARTITION/OFFSET of the record this one repeats.",
         }
+    }
+
+
+def _retry() -> dict[str, Any]:
+    return {
+        names_of.NOT_BEFORE: {
+            "type": "string",
+            "pattern": "^[0-9]{1,18}$",
+            "description": "Of a record that was delayed: when it was due, milliseconds since the epoch.",
+        },
+        names_of.RETRY_OF: {
+            "type": "string",
+            "pattern": names_of.PLACE_PATTERN,
+            "description": "Of a record that was delayed: TOPIC/PARTITION/OFFSET where it stood first.",
+        },
+        names_of.RETRY_CODE: {"type": "string", "description": "Of a record that was delayed: its last error's code."},
     }
 
 
@@ -160,12 +180,12 @@ def _first_line(documented: type[Message]) -> str:
 
 
 def _channel(topic: Topic) -> dict[str, Any]:
-    message = MESSAGES[topic.message]
+    messages = [_short(MESSAGES[name]) for name in topic.messages]
     return {
         "address": topic.name,
         "description": topic.description,
         "servers": [{"$ref": "#/servers/kafka"}],
-        "messages": {_short(message): {"$ref": f"#/components/messages/{_short(message)}"}},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {
             "kafka": {
                 "topic": topic.name,
@@ -217,15 +237,16 @@ def _operations(topic: Topic) -> list[tuple[str, dict[str, Any] | None]]:
 
 
 def _operation(topic: Topic, service: str, action: str) -> dict[str, Any]:
-    message = _short(MESSAGES[topic.message])
+    messages = [_short(MESSAGES[name]) for name in topic.messages]
     operation: dict[str, Any] = {
         "action": action,
         "channel": {"$ref": f"#/channels/{topic.name}"},
         "title": f"{service} {'publishes to' if action == 'send' else 'consumes'} {topic.name}",
-        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{message}"}],
+        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{name}"} for name in messages],
     }
     if action == "receive":
-        state = "-state" if topic.message == StateEntry.schema_name else ""
-        group = {"type": "string", "const": f"penstock-{service}{state}"}
+        purpose = "-state" if topic.message == StateEntry.schema_name else ""
+        purpose = "-retry" if topic.name in RETRIES.values() else purpose
+        group = {"type": "string", "const": f"penstock-{service}{purpose}"}
         operation["bindings"] = {"kafka": {"groupId": group, "bindingVersion": BINDING_VERSION}}
     return operation

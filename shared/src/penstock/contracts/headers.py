@@ -26,6 +26,10 @@ REDRIVE_OF = "redrive-of"
 """Of a dead letter sent again: where the record stood that it was."""
 REDRIVEN = "redriven"
 """Of a marker on llm.dead-letters: which letter was sent again, and where to."""
+NOT_BEFORE = "not-before"
+RETRY_OF = "retry-of"
+RETRY_CODE = "retry-code"
+"""With `attempt`, of a record that waited to be tried again: see `penstock.contracts.delays`."""
 
 MAX_HEADER_BYTES = 1024
 MAX_DEADLINE_MS = 253_402_300_799_999

@@ -38,6 +38,11 @@ DEAD_LETTERS: Final = "llm.dead-letters"
 STATE_REQUEST_IDS: Final = "llm.state.request-ids"
 STATE_VAULTS: Final = "llm.state.vaults"
 STATE_CALLS: Final = "llm.state.calls"
+RETRY_PREPROCESS: Final = "llm.retry.preprocess"
+RETRY_ANONYMIZE: Final = "llm.retry.anonymize"
+RETRY_SAFETY: Final = "llm.retry.safety"
+RETRY_INFERENCE: Final = "llm.retry.inference"
+RETRY_POSTPROCESS: Final = "llm.retry.postprocess"
 
 
 class StateEntry(Message):
@@ -74,6 +79,15 @@ EVENTS: Final[Mapping[str, type[Event]]] = {
 }
 """Topic -> the event between two stages that it carries."""
 
+RETRIES: Final[Mapping[str, str]] = {
+    "preprocess": RETRY_PREPROCESS,
+    "anonymize": RETRY_ANONYMIZE,
+    "safety": RETRY_SAFETY,
+    "inference": RETRY_INFERENCE,
+    "postprocess": RETRY_POSTPROCESS,
+}
+"""Service -> the topic where its records wait to be tried again."""
+
 
 Party = Literal["upstream", "preprocess", "anonymize", "safety", "inference", "postprocess", "operator"]
 """Who writes or reads a topic: a service, whoever sends requests and awaits results, or a person."""
@@ -87,6 +101,7 @@ class Topic(Contract):
     name: str
     description: str
     message: str
+    also: tuple[str, ...] = ()
     written_by: Annotated[tuple[Party, ...], Field(min_length=1)]
     read_by: Annotated[tuple[Party, ...], Field(min_length=1)]
     partitions: Annotated[int, Field(ge=1)]
@@ -94,6 +109,11 @@ class Topic(Contract):
     cleanup: Literal["delete", "compact", "compact,delete"]
     restricted: bool
     max_message_bytes: Annotated[int, Field(ge=1024)]
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The schemas that it carries."""
+        return (self.message, *self.also)
 
     def broker_config(self) -> dict[str, str]:
         """The topic's settings as the broker names them."""
@@ -112,13 +132,14 @@ def load_topics() -> tuple[Topic, ...]:
 
 
 def topic_of(message: Message | type[Message]) -> str:
-    """The one topic that carries messages of this kind."""
+    """The one topic that carries messages of this kind first; they may wait on a retry topic besides."""
     return _topic_of(message.schema_name)
 
 
 @cache
 def _topic_of(schema_name: str) -> str:
-    names = [topic.name for topic in load_topics() if topic.message == schema_name]
+    waiting = RETRIES.values()
+    names = [topic.name for topic in load_topics() if topic.message == schema_name and topic.name not in waiting]
     if len(names) != 1:
         raise LookupError(f"{schema_name} is carried by {len(names)} topics")
     return names[0]

@@ -22,6 +22,7 @@ from penstock.runtime.ledger import Ledger
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Boundary, Processor
 from penstock.runtime.publisher import Fenced, Publisher, Stuck
+from penstock.runtime.pump import pumping
 from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings
 from penstock.runtime.stage import Stage, TokenSink, UnorderedStage
 from penstock.runtime.state import StateStore
@@ -172,7 +173,8 @@ def _run(
                 stopping=stopping,
             )
         health.why_not = "waiting for partitions"
-        return EXIT_STOPPED, worker.run()
+        with pumping(stage.name, consumes, settings=settings, names=names, metrics=metrics, stopping=stopping):
+            return EXIT_STOPPED, worker.run()
     except Stuck:
         _log.error("runtime.transaction.stuck", transactional_id=transactional_id)
         return EXIT_FAILED, False

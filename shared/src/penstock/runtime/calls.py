@@ -19,6 +19,8 @@ class Work:
     inbound: Inbound
     fresh: Fresh
     ledger_key: str
+    before: int = 0
+    """Attempts made before the record was delayed."""
     attempts: int = 0
     ticket: Ticket[Work] | None = None
     """Its place in the window; None once it has ended or is no longer ours."""

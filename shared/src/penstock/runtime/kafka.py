@@ -40,6 +40,10 @@ class Names:
         """The stage's consumer group."""
         return f"{self.prefix}penstock-{stage}"
 
+    def retry_group(self, stage: str) -> str:
+        """The consumer group that reads the stage's retry topic."""
+        return f"{self.group(stage)}-retry"
+
     def transactional_id(self, stage: str, instance: str) -> str:
         """Fixed for each slot: a restart then fences its own remains at once."""
         return f"{self.prefix}penstock-{stage}-{instance}"
@@ -155,6 +159,7 @@ def enqueue(
     headers: Sequence[tuple[str, str | bytes | None]],
     on_delivery: Callable[[Any, Any], None] | None,
     partition: int | None = None,
+    timestamp_ms: int | None = None,
     waiting: Callable[[], None] = lambda: None,
 ) -> None:
     """Hand a record to a producer, however full its queue is; `waiting` is called each time it has to wait.
@@ -164,6 +169,8 @@ def enqueue(
     """
     as_list = headers if isinstance(headers, list) else list(headers)
     where = {} if partition is None else {"partition": partition}
+    if timestamp_ms is not None:
+        where["timestamp"] = timestamp_ms
     while True:
         try:
             producer.produce(topic, value, key, headers=as_list, on_delivery=on_delivery, **where)

@@ -62,7 +62,27 @@ class StageMetrics:
         self.failed = Counter(
             "penstock_records_failed", "Records that ended in an error, by code.", ["stage", "code"], registry=registry
         )
-        self.retries = Counter("penstock_retries", "Attempts beyond the first.", ["stage"], registry=registry)
+        self.retries = Counter(
+            "penstock_retries",
+            "Attempts that follow an error: in place, or delayed through the retry topic.",
+            ["stage", "how", "code"],
+            registry=registry,
+        )
+        self.exhausted = Counter(
+            "penstock_retries_exhausted",
+            "Records that failed in as many attempts as they have.",
+            ["stage", "code"],
+            registry=registry,
+        )
+        self.retry_waiting = Gauge(
+            "penstock_retry_waiting_records", "Delayed records seen and not yet due.", ["stage"], registry=registry
+        )
+        self.retry_waiting_age = Gauge(
+            "penstock_retry_oldest_waiting_seconds",
+            "Since the oldest waiting record was first written to the stage's input.",
+            ["stage"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "penstock_records_in_flight", "Records consumed and not yet committed.", ["stage"], registry=registry
         )

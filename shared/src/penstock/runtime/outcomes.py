@@ -1,33 +1,38 @@
 """From what a stage returned for a record to the records that are written in its place.
 
 Conservation is decided here: each record read becomes one event, or one terminal result (with a dead
-letter beside it where it failed), or, where its request id is a duplicate, a dead letter alone.
+letter beside it where it failed), or, where its request id is a duplicate, a dead letter alone, or itself
+once more on the stage's retry topic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from pydantic_core import PydanticSerializationError
 
+from penstock.contracts import delays
 from penstock.contracts import headers as names_of
 from penstock.contracts.base import Message
+from penstock.contracts.delays import Delayed
 from penstock.contracts.errors import DuplicateRequest, Expired, LimitExceeded, PenstockError, StageError
-from penstock.contracts.events import Event, RequestContext, Source, StageTiming
+from penstock.contracts.events import Event, RequestContext, StageTiming
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
 from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished, Status
 from penstock.contracts.terminal import finish
-from penstock.contracts.topics import DEAD_LETTERS, load_topics, topic_of
+from penstock.contracts.topics import DEAD_LETTERS, RETRIES, load_topics, topic_of
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names
-from penstock.runtime.stage import Inbound, Outcome
+from penstock.runtime.stage import Inbound, Outcome, Record
 
 RECORD_OVERHEAD_BYTES = 4_096
 """Room for headers and framing under a topic's limit."""
+FRAMING_BYTES = 16
+"""Of a header: its lengths."""
 
 KEPT_STATUSES = frozenset({"blocked", "failed"})
 """Ends whose span is made although the trace is not sampled."""
@@ -44,6 +49,10 @@ class Output:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
+    partition: int | None = None
+    """None leaves it to the key."""
+    timestamp_ms: int | None = None
+    """None is the time of sending."""
 
 
 @dataclass(slots=True)
@@ -75,6 +84,33 @@ class Settler:
         if settled.inbound is not inbound:
             settled.inbound.span.end()
         return settled
+
+    def delayable(self, inbound: Inbound) -> bool:
+        """Whether the record can wait on a retry topic: the stage has one, and the headers still fit beside it."""
+        record = inbound.record
+        limit = _LIMITS.get(self._names.plain(record.topic))
+        if self._stage not in RETRIES or limit is None:
+            return False
+        size = len(record.key or b"") + len(record.value or b"")
+        size += sum(len(name) + len(value or b"") + FRAMING_BYTES for name, value in record.headers)
+        return size + delays.MAX_BYTES <= limit
+
+    def delay(self, inbound: Inbound, error: PenstockError, *, attempts: int, not_before_ms: int) -> Settled:
+        """The record as it came, for the stage's retry topic; its own span ends as failed. It must be `delayable`."""
+        record = inbound.record
+        topic = RETRIES[self._stage]
+        inbound = self._keep(inbound)
+        telemetry.failed(inbound.span, error.code)
+        telemetry.start_send(inbound.span, topic, self._names.topic(topic)).end()
+        inbound.span.end()
+        known = Delayed(attempts, not_before_ms, record.source, error.code)
+        headers = [*self._original(record), *known.headers()]
+        written = record.timestamp_ms if record.timestamp_ms > 0 else None
+        return Settled(inbound, [Output(topic, record.key, record.value, headers, timestamp_ms=written)])
+
+    @staticmethod
+    def _original(record: Record) -> Sequence[tuple[str, bytes | None]]:
+        return delays.original(record.headers) if record.delayed is not None else record.headers
 
     def _settle(self, inbound: Inbound, outcome: Outcome, finished_ms: int, attempts: int) -> Settled:
         try:
@@ -150,7 +186,7 @@ class Settler:
         record = inbound.record
         return context_of(
             RequestHeaders.salvage(record.headers),
-            Source(topic=record.topic, partition=record.partition, offset=record.offset),
+            record.source,
             record.timestamp_ms,
             key=record.key,
         )
@@ -165,7 +201,7 @@ class Settler:
             stage=self._stage,
             error=ErrorDetail.of(error, self._stage),
             attempts=attempts,
-            source=Source(topic=record.topic, partition=record.partition, offset=record.offset),
+            source=record.source,
             original_timestamp_ms=record.timestamp_ms,
             failed_ms=finished_ms,
             trace_id=inbound.trace_id,
@@ -174,7 +210,7 @@ class Settler:
         )
         span = telemetry.start_send(inbound.span, DEAD_LETTERS, self._names.topic(DEAD_LETTERS))
         span.end()
-        kept = [(name, value) for name, value in record.headers if name != names_of.DEAD_LETTER]
+        kept = [(name, value) for name, value in self._original(record) if name != names_of.DEAD_LETTER]
         return Output(DEAD_LETTERS, record.key, record.value, [*kept, (names_of.DEAD_LETTER, letter.encode())])
 
     def _message(self, inbound: Inbound, message: Message, context: RequestContext, finished_ms: int) -> Output:

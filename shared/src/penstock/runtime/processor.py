@@ -1,29 +1,32 @@
 """Running a stage over a batch: decode, retry what may yet succeed, isolate what breaks it.
 
+Short waits are made here, the batch held; a record that has to wait longer leaves by way of the retry topic.
+
 It knows neither consumer nor producer; the worker gives it records and publishes what it settles.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 
 import structlog
 from opentelemetry import trace
 from pydantic import ValidationError
 
-from penstock.contracts.errors import Expired, PenstockError, StageError
+from penstock.contracts.errors import Expired, PenstockError, RetriableError, StageError
 from penstock.contracts.events import Event
-from penstock.contracts.headers import SCHEMA, schema_of
+from penstock.contracts.headers import SCHEMA, RequestHeaders, schema_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled, Settler
+from penstock.runtime.retries import Delay, GiveUp, Policies, Wait, late
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Inbound, Outcome, Record, Stage, UnorderedStage
 
@@ -53,6 +56,8 @@ class Boundary:
         """The record as a stage is given it, and the error that ends it before any stage sees it."""
         topic = self._plain.get(record.topic) or self._plain.setdefault(record.topic, self._names.plain(record.topic))
         span = telemetry.start_process(record, topic, self._group, start_ns)
+        if (delayed := record.delayed) is not None:
+            telemetry.annotate(span, {telemetry.ATTEMPTS_BEFORE: delayed.attempts})
         now_ms = start_ns // 1_000_000
         kind = EVENTS.get(topic)
         if kind is None:
@@ -65,7 +70,7 @@ class Boundary:
         deadline = event.context.deadline_ms
         if deadline is not None and deadline < now_ms:
             return inbound, Expired(
-                f"the deadline passed {inbound.now_ms - deadline} ms before stage {self._stage_name}; "
+                f"the deadline passed {inbound.now_ms - deadline} ms before stage {self._stage_name}{_after(record)}; "
                 "allow more time or send less at once",
                 field="header deadline",
                 limit=deadline,
@@ -75,6 +80,14 @@ class Boundary:
     def settle(self, inbound: Inbound, outcome: Outcome, *, finished_ms: int, attempts: int) -> Settled:
         """What is written for an outcome."""
         return self._settler.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+
+    def delayable(self, inbound: Inbound) -> bool:
+        """Whether `delay` can be chosen for the record."""
+        return self._settler.delayable(inbound)
+
+    def delay(self, inbound: Inbound, error: PenstockError, *, attempts: int, not_before_ms: int) -> Settled:
+        """What is written for a record that is tried again later; `attempts` were made in all."""
+        return self._settler.delay(inbound, error, attempts=attempts, not_before_ms=not_before_ms)
 
     def bug(self, inbound: Inbound, error: Exception) -> StageError:
         """An unexpected exception of the stage: logged here with its place, for the request a StageError."""
@@ -92,6 +105,18 @@ class Boundary:
         )
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Records under way, all lists in their order."""
+
+    inbounds: list[Inbound] = field(default_factory=list)
+    outcomes: list[Outcome | None] = field(default_factory=list)
+    tries: list[int] = field(default_factory=list)
+    """Attempts made, those before a delay included."""
+    due: dict[int, int] = field(default_factory=dict)
+    """Of those that go through the retry topic: index -> milliseconds since the epoch."""
+
+
 class Processor(Boundary):
     """One stage over batches, its retries and its error isolation."""
 
@@ -107,7 +132,7 @@ class Processor(Boundary):
     ) -> None:
         super().__init__(stage, names=names)
         self._stage = stage
-        self._settings = settings
+        self._policies = Policies.of(settings)
         self._metrics = metrics
         self._stopping = stopping
         self._clock_ns = clock_ns
@@ -115,43 +140,77 @@ class Processor(Boundary):
     def run(self, records: Sequence[Record]) -> list[Settled]:
         """Settle every record, in order; raises Interrupted where the process stops during a retry's wait."""
         start_ns = self._clock_ns()
-        inbounds: list[Inbound] = []
-        outcomes: list[Outcome | None] = []
+        batch = _Batch()
         for record in records:
             inbound, early = self.open(record, start_ns)
-            inbounds.append(inbound)
-            outcomes.append(early)
-        attempts = self._attempt_all(inbounds, outcomes)
+            batch.inbounds.append(inbound)
+            batch.outcomes.append(early)
+            batch.tries.append(0 if (before := record.delayed) is None else before.attempts)
+        self._attempt_all(batch)
         finished_ms = self._clock_ns() // 1_000_000
-        settled = []
-        for inbound, outcome, tries in zip(inbounds, outcomes, attempts, strict=True):
-            assert outcome is not None
-            settled.append(self.settle(inbound, outcome, finished_ms=finished_ms, attempts=tries))
+        settled = [self._settle(batch, index, finished_ms) for index in range(len(records))]
         seconds = (self._clock_ns() - start_ns) / 1e9
         self._metrics.duration.observe(seconds, len(settled))
         return settled
 
-    def _attempt_all(self, inbounds: list[Inbound], outcomes: list[Outcome | None]) -> list[int]:
-        """Fill in the outcomes; returns the attempts each took."""
-        tries = [1] * len(inbounds)
-        todo = [index for index, outcome in enumerate(outcomes) if outcome is None]
-        for attempt in range(1, self._settings.retry_attempts + 1):
-            if not todo:
-                break
-            if attempt > 1:
-                self._wait(attempt, len(todo))
-            for index, outcome in zip(todo, self._process([inbounds[i] for i in todo]), strict=True):
-                outcomes[index] = outcome
-                tries[index] = attempt
-            todo = [i for i in todo if isinstance(e := outcomes[i], PenstockError) and e.retriable]
-        return tries
+    def _settle(self, batch: _Batch, index: int, finished_ms: int) -> Settled:
+        inbound, outcome, attempts = batch.inbounds[index], batch.outcomes[index], batch.tries[index]
+        assert outcome is not None
+        if index in batch.due and isinstance(outcome, PenstockError):
+            return self.delay(inbound, outcome, attempts=attempts, not_before_ms=batch.due[index])
+        # of what was refused unread no attempt was made, and it is counted as one
+        return self.settle(inbound, outcome, finished_ms=finished_ms, attempts=max(1, attempts))
 
-    def _wait(self, attempt: int, records: int) -> None:
-        self._metrics.retries.labels(self._stage.name).inc(records)
-        longest = min(self._settings.retry_backoff_max_ms, self._settings.retry_backoff_ms * 2 ** (attempt - 2))
-        _log.warning("runtime.records.retry", attempt=attempt, records=records, backoff_max_ms=longest)
-        if self._stopping.wait(random.uniform(longest / 2, longest) / 1000):
+    def _attempt_all(self, batch: _Batch) -> None:
+        """Fill in the outcomes, the attempts each took in all, and when those are due that wait longer."""
+        todo = [index for index, outcome in enumerate(batch.outcomes) if outcome is None]
+        while todo:
+            for index, outcome in zip(todo, self._process([batch.inbounds[i] for i in todo]), strict=True):
+                batch.outcomes[index] = outcome
+                batch.tries[index] += 1
+            waits = {index: ms for index in todo if (ms := self._decide(batch, index)) is not None}
+            todo = self._wait(batch, waits) if waits else []
+
+    def _decide(self, batch: _Batch, index: int) -> int | None:
+        """How long to wait in place before the next attempt at a record, in milliseconds; None where it ends here."""
+        error, inbound = batch.outcomes[index], batch.inbounds[index]
+        if not isinstance(error, RetriableError):
+            return None
+        decision = self._policies.decide(
+            error,
+            attempts=batch.tries[index],
+            now_ms=self._clock_ns() // 1_000_000,
+            deadline_ms=deadline_of(inbound),
+            delayable=self.delayable(inbound),
+        )
+        match decision:
+            case Wait(ms):
+                self._metrics.retries.labels(self._stage.name, "in_place", error.code).inc()
+                return ms
+            case Delay(not_before_ms):
+                self._metrics.retries.labels(self._stage.name, "delayed", error.code).inc()
+                batch.due[index] = not_before_ms
+            case GiveUp(end, exhausted):
+                batch.outcomes[index] = end
+                if exhausted:
+                    self._metrics.exhausted.labels(self._stage.name, error.code).inc()
+        return None
+
+    def _wait(self, batch: _Batch, waits: dict[int, int]) -> list[int]:
+        """Wait for the longest of them, since they go on together; returns those still in time."""
+        longest = max(waits.values())
+        _log.warning("runtime.records.retry", records=len(waits), wait_ms=longest)
+        if self._stopping.wait(longest / 1000):
             raise Interrupted
+        now_ms = self._clock_ns() // 1_000_000
+        todo = []
+        for index in waits:
+            deadline, error = deadline_of(batch.inbounds[index]), batch.outcomes[index]
+            if deadline is not None and deadline < now_ms and isinstance(error, PenstockError):
+                batch.outcomes[index] = late(error, attempts=batch.tries[index], deadline_ms=deadline)
+            else:
+                todo.append(index)
+        return todo
 
     def _process(self, batch: list[Inbound]) -> Sequence[Outcome]:
         try:
@@ -172,6 +231,19 @@ class Processor(Boundary):
 @cache
 def _own_schema(kind: type[Event]) -> str:
     return kind.schema_ref()
+
+
+def deadline_of(inbound: Inbound) -> int | None:
+    """When the request expires, milliseconds since the epoch."""
+    if inbound.event is not None:
+        return inbound.event.context.deadline_ms
+    return RequestHeaders.salvage(inbound.record.headers).deadline_ms
+
+
+def _after(record: Record) -> str:
+    """For an error text: that the record had waited, and why."""
+    delayed = record.delayed
+    return "" if delayed is None else f", after {delayed.attempts} attempts, the last error {delayed.code}"
 
 
 def decode(record: Record, kind: type[Event]) -> Event:

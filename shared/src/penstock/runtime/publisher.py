@@ -100,7 +100,14 @@ class Publisher:
             for output in outputs:
                 topic = names.get(output.topic) or names.setdefault(output.topic, self._names.topic(output.topic))
                 enqueue(
-                    self._producer, topic, output.value, output.key, headers=output.headers, on_delivery=report_each
+                    self._producer,
+                    topic,
+                    output.value,
+                    output.key,
+                    headers=output.headers,
+                    on_delivery=report_each,
+                    partition=output.partition,
+                    timestamp_ms=output.timestamp_ms,
                 )
             for topic, entries in state.items():
                 for key, entry in entries.items():

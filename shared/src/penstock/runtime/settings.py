@@ -13,9 +13,10 @@ import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from penstock.contracts.errors import PolicyName
 from penstock.contracts.request import Identifier
 
 PREFIX = "PENSTOCK_"
@@ -24,6 +25,21 @@ NEAR_MISS = 0.85
 """How like a shared setting's name another variable must be to count as a typing error."""
 
 S = TypeVar("S", bound="ServiceSettings")
+
+
+class RetryFigures(BaseModel):
+    """What is different for one class of errors; the rest is as the PENSTOCK_RETRY_* settings say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    backoff_ms: Annotated[int, Field(ge=1, le=60_000)] | None = None
+    backoff_max_ms: Annotated[int, Field(ge=1, le=3_600_000)] | None = None
+    in_place_max_ms: Annotated[int, Field(ge=0, le=60_000)] | None = None
+    retry_after_max_ms: Annotated[int, Field(ge=0, le=3_600_000)] | None = None
+
+
+_PATIENT = RetryFigures(attempts=10, backoff_ms=1_000, backoff_max_ms=60_000)
 
 
 class ServiceSettings(BaseSettings):
@@ -66,13 +82,29 @@ class ServiceSettings(BaseSettings):
         default=1_000_000, description="Most keys of a stage's state kept in memory; the least recently used go first."
     )
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=5, description="Attempts at a record before it is a dead letter."
+        default=5, description="Attempts at a record, over restarts, before it is a dead letter."
     )
     retry_backoff_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
-        default=100, description="Wait before the second attempt; doubles each time, with jitter."
+        default=100, description="Longest wait before the second attempt; doubles each time, with full jitter."
     )
     retry_backoff_max_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        default=5_000, description="Longest wait between attempts."
+        default=5_000, description="Longest wait between attempts, but for what the other side asks for."
+    )
+    retry_in_place_max_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        default=1_000, description="A longer wait goes through the retry topic, so that other records pass."
+    )
+    retry_after_max_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
+        default=300_000, description="Most that is granted of a Retry-After."
+    )
+    retry_policies: dict[PolicyName, RetryFigures] = Field(
+        default={"overloaded": _PATIENT, "rate_limited": _PATIENT},
+        description="What is different for a class of errors; see operations.md.",
+    )
+    retry_window_records: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        default=20_000, description="How far in a partition of the retry topic waiting records are looked through."
+    )
+    retry_window_kbytes: Annotated[int, Field(ge=1, le=1_048_576)] = Field(
+        default=65_536, description="Most KiB of waiting records held in memory."
     )
     transaction_timeout_ms: Annotated[int, Field(ge=1_000, le=900_000)] = Field(
         default=10_000, description="After this long the broker aborts a transaction whose process died."

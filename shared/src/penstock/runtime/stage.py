@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar, runtime_checkable
 from opentelemetry import trace
 
 from penstock.contracts.base import Message
+from penstock.contracts.delays import Delayed
 from penstock.contracts.errors import PenstockError, StageError
-from penstock.contracts.events import Event, TokensGenerated
+from penstock.contracts.events import Event, Source, TokensGenerated
 
 E = TypeVar("E", bound=Event)
 
@@ -35,6 +36,24 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    @property
+    def delayed(self) -> Delayed | None:
+        """Of a record that was tried before and put back: its history. What claims another partition's is not one."""
+        found = Delayed.of(self.headers)
+        if found is None:
+            return None
+        place = found.retry_of
+        mine = (place.topic, place.partition) == (self.topic, self.partition) and place.offset < self.offset
+        return found if mine else None
+
+    @property
+    def source(self) -> Source:
+        """Where the record stood first, delays left out of account: what identifies a request."""
+        delayed = self.delayed
+        if delayed is not None:
+            return delayed.retry_of
+        return Source(topic=self.topic, partition=self.partition, offset=self.offset)
 
 
 @dataclass(slots=True)

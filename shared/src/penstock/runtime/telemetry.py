@@ -47,6 +47,7 @@ REQUEST_ID = "penstock.request.id"
 TENANT = "penstock.tenant"
 STATUS = "penstock.status"
 ERROR_TYPE = "error.type"
+ATTEMPTS_BEFORE = "penstock.attempts_before"
 REDRIVE_TRACE = "penstock.redrive.trace_id"
 REDRIVE_OF = "penstock.redrive.of"
 

@@ -34,9 +34,10 @@ from penstock.runtime.intake import Fresh, Intake, Lane
 from penstock.runtime.ledger import Begun, Ledger, key_of
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
-from penstock.runtime.processor import Boundary
+from penstock.runtime.processor import Boundary, deadline_of
 from penstock.runtime.progress import Progress
 from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
+from penstock.runtime.retries import Delay, GiveUp, Policies, Wait
 from penstock.runtime.settings import UnorderedSettings
 from penstock.runtime.stage import Inbound, Outcome, UnorderedStage
 from penstock.runtime.window import Ticket, Window
@@ -84,6 +85,7 @@ class UnorderedWorker:
         client: Callable[[dict[str, Any]], Consumer] = Consumer,
     ) -> None:
         self._stage = stage
+        self._policies = Policies.of(settings)
         self._settings = settings
         self._boundary = boundary
         self._publisher = publisher
@@ -217,7 +219,9 @@ class UnorderedWorker:
             return
         context = inbound.event.context
         attempt = RequestHeaders.parse(fresh.record.headers).attempt
-        work = Work(inbound, fresh, key_of(context, attempt))
+        delayed = fresh.record.delayed
+        before = 0 if delayed is None else delayed.attempts
+        work = Work(inbound, fresh, key_of(context, attempt), before)
         work.ticket = Ticket(
             work,
             intake.lane.name,
@@ -295,23 +299,33 @@ class UnorderedWorker:
             return
         del self._running[report.call]
         work.call = None
-        outcome = report.outcome
-        if self._again(work, outcome):
-            return
-        self._end(work, report.call, outcome)
+        if isinstance(report.outcome, PenstockError) and report.outcome.retriable:
+            self._admission.refused(self._monotonic())
+            self._again(work, report.call, report.outcome)
+        else:
+            self._end(work, report.call, report.outcome)
 
-    def _again(self, work: Work, outcome: Outcome) -> bool:
-        """Whether the record is to be tried again, in place, after a wait."""
-        if not isinstance(outcome, PenstockError) or not outcome.retriable:
-            return False
-        self._admission.refused(self._monotonic())
-        if work.attempts >= self._settings.retry_attempts:
-            return False
-        self._metrics.retries.labels(self._stage.name).inc()
-        longest = min(self._settings.retry_backoff_max_ms, self._settings.retry_backoff_ms * 2 ** (work.attempts - 1))
-        due = self._monotonic() + random.uniform(longest / 2, longest) / 1000
-        heapq.heappush(self._retries, (due, next(self._tie), work))
-        return True
+    def _again(self, work: Work, call: Call, error: PenstockError) -> None:
+        """Try the record once more, after a wait here or by way of the retry topic, or end it."""
+        name = self._stage.name
+        decision = self._policies.decide(
+            error,
+            attempts=work.before + work.attempts,
+            now_ms=self._clock_ns() // 1_000_000,
+            deadline_ms=deadline_of(work.inbound),
+            delayable=self._boundary.delayable(work.inbound),
+        )
+        match decision:
+            case Wait(ms):
+                self._metrics.retries.labels(name, "in_place", error.code).inc()
+                heapq.heappush(self._retries, (self._monotonic() + ms / 1000, next(self._tie), work))
+            case Delay(not_before_ms):
+                self._metrics.retries.labels(name, "delayed", error.code).inc()
+                self._end(work, call, error, not_before_ms=not_before_ms)
+            case GiveUp(end, exhausted):
+                if exhausted:
+                    self._metrics.exhausted.labels(name, error.code).inc()
+                self._end(work, call, end)
 
     def _expire(self) -> None:
         now_ms = self._clock_ns() // 1_000_000
@@ -341,19 +355,29 @@ class UnorderedWorker:
             return
         self._end(work, call, error)
 
-    def _end(self, work: Work, call: Call | None, outcome: Outcome, *, waited: bool = False) -> None:
+    def _end(
+        self,
+        work: Work,
+        call: Call | None,
+        outcome: Outcome,
+        *,
+        waited: bool = False,
+        not_before_ms: int | None = None,
+    ) -> None:
         assert work.ticket is not None
         if not waited:
             self._window.done(work.ticket)
         work.ticket = None
         work.call = None
         inbound = call.inbound if call is not None else work.inbound
-        settled = self._settled(inbound, outcome, max(1, work.attempts))
+        settled = self._settled(inbound, outcome, max(1, work.before + work.attempts), not_before_ms)
         self._settle(Finished(settled, work.fresh.progress, work.ledger_key if work.attempts else None))
 
-    def _settled(self, inbound: Inbound, outcome: Outcome, attempts: int) -> Settled:
+    def _settled(self, inbound: Inbound, outcome: Outcome, attempts: int, not_before_ms: int | None = None) -> Settled:
         finished_ms = self._clock_ns() // 1_000_000
         self._metrics.duration.observe(max(0, finished_ms - inbound.now_ms) / 1000)
+        if not_before_ms is not None and isinstance(outcome, PenstockError):
+            return self._boundary.delay(inbound, outcome, attempts=attempts, not_before_ms=not_before_ms)
         return self._boundary.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
 
     def _settle(self, finished: Finished) -> None:

@@ -38,7 +38,15 @@ def test_a_message_without_one_topic_of_its_own_is_an_error() -> None:
 
 def test_what_may_hold_personal_data_in_clear_is_restricted() -> None:
     restricted = {topic.name for topic in load_topics() if topic.restricted}
-    assert restricted == {"llm.requests", "llm.preprocessed", "llm.results", "llm.dead-letters", "llm.state.vaults"}
+    assert restricted == {
+        "llm.requests",
+        "llm.preprocessed",
+        "llm.results",
+        "llm.dead-letters",
+        "llm.state.vaults",
+        "llm.retry.preprocess",
+        "llm.retry.anonymize",
+    }
 
 
 def test_only_state_is_compacted() -> None:
@@ -52,16 +60,30 @@ def test_a_dead_letter_has_room_for_the_largest_request() -> None:
     assert BY_NAME[topics.DEAD_LETTERS].max_message_bytes >= largest + 65_536
 
 
-def test_each_topic_on_the_path_is_written_by_the_stage_before_its_reader() -> None:
+def test_each_topic_on_the_path_is_written_by_the_stage_before_its_reader_and_by_that() -> None:
     path = [topics.PREPROCESSED, topics.ANONYMIZED, topics.SCREENED, topics.COMPLETIONS, topics.SCREENED_COMPLETIONS]
     hops = [(BY_NAME[name].written_by, BY_NAME[name].read_by) for name in path]
     assert hops == [
-        (("preprocess",), ("anonymize",)),
-        (("anonymize",), ("safety",)),
-        (("safety",), ("inference",)),
-        (("inference",), ("safety",)),
-        (("safety",), ("postprocess",)),
+        (("preprocess", "anonymize"), ("anonymize",)),
+        (("anonymize", "safety"), ("safety",)),
+        (("safety", "inference"), ("inference",)),
+        (("inference", "safety"), ("safety",)),
+        (("safety", "postprocess"), ("postprocess",)),
     ]
+
+
+def test_a_retry_topic_is_kept_like_what_waits_in_it_and_is_its_services_own() -> None:
+    services = {party for topic in load_topics() for party in topic.read_by} - {"upstream", "operator"}
+    assert topics.RETRIES.keys() == services
+    for service, name in topics.RETRIES.items():
+        waiting = BY_NAME[name]
+        assert (waiting.written_by, waiting.read_by) == ((service,), (service,))
+        inputs = [BY_NAME[one] for one in (topics.REQUESTS, *EVENTS) if service in BY_NAME[one].read_by]
+        assert {topic.message for topic in inputs} == set(waiting.messages)
+        for topic in inputs:
+            assert service in topic.written_by
+            kept = ("restricted", "retention_hours", "max_message_bytes", "partitions")
+            assert [getattr(topic, what) for what in kept] == [getattr(waiting, what) for what in kept]
 
 
 def test_broker_settings() -> None:

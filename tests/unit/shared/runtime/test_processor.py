@@ -170,7 +170,8 @@ def test_only_what_may_yet_succeed_is_tried_again() -> None:
     bench = Bench(stage)
     assert bench.run(record("a"), record("b")) == [PASSED, PASSED]
     assert stage.batches == [["a", "b"], ["a"], ["a"]]
-    assert bench.metrics.registry.get_sample_value("penstock_retries_total", {"stage": "toy"}) == 2
+    labels = {"stage": "toy", "how": "in_place", "code": "backend_unavailable"}
+    assert bench.metrics.registry.get_sample_value("penstock_retries_total", labels) == 2
 
 
 def test_attempts_are_bounded_and_counted_in_the_dead_letter() -> None:

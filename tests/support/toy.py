@@ -71,13 +71,14 @@ class Harness:
         self.metrics = StageMetrics("toy")
         self.health = Health()
 
-    def publish(self, ids: Sequence[str], conversation: str | None = None) -> None:
+    def publish(self, ids: Sequence[str], conversation: str | None = None, deadline_ms: int | None = None) -> None:
         producer = Producer({"bootstrap.servers": self.settings.kafka_bootstrap_servers})
         for offset, request_id in enumerate(ids):
             context = RequestContext(
                 request_id=request_id,
                 conversation_id=conversation or request_id,
                 submitted_ms=1,
+                deadline_ms=deadline_ms,
                 source=Source(topic="llm.requests", partition=0, offset=offset),
             )
             event = RequestPreprocessed(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,18 @@ class Operator:
         base = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OTEL_"))}
         self._environment = {**base, **otlp.environment, "PENSTOCK_STATE_DIR": str(folder / "state")}
 
-    def dlq(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def dlq(
+        self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "penstock.cli", "dlq", *arguments, *self._at]
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, check=False, timeout=120, env=self._environment
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=self._environment | dict(environment or {}),
         )
 
 
@@ -147,6 +156,27 @@ def test_a_letter_is_redriven_once_and_a_second_time_only_as_a_duplicate(
     assert Slot(before.source.topic, before.source.partition, before.source.offset) in stack.dead_letters()
 
 
+def test_an_edited_letter_completes_and_keeps_its_bytes(stack: Stack, operator: Operator) -> None:
+    request_id, key = f"edited-{uuid.uuid4().hex}", uuid.uuid4().hex.encode()
+    original = fail(stack, request_id, key)
+    place = f"{original.partition()}:{original.offset()}"
+
+    # what the schema refuses is not sent, nor what was left as it was
+    for editor in ("sed -i s/content/contents/", "true"):
+        refused = operator.dlq("redrive", place, "--edit", stdin="n\n", environment={"EDITOR": editor})
+        assert refused.returncode == 1
+        assert markers(stack, key) == []
+
+    mended = {"EDITOR": """sed -i 's/"model": "gpt-99", //'"""}
+    done = operator.dlq("redrive", place, "--edit", environment=mended)
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: len(results_of(stack, request_id)) == 2, "the edited record's result", 90)
+    assert {result.status for result in results_of(stack, request_id)} == {"failed", "completed"}
+    assert [mark.edited for mark in markers(stack, key)] == [True]
+    ((_, kept),) = letters(stack, request_id)
+    assert kept.value() == BODY
+
+
 def assert_shown(operator: Operator, place: str, newer: str, to: str) -> None:
     """Listed and shown as sent again; the marker itself is no letter."""
     listed = {row["place"]: row for row in json.loads(operator.dlq("list", "--limit", "100000", "--json").stdout)}
@@ -192,7 +222,7 @@ def test_many_are_asked_for_and_those_done_are_left(stack: Stack, operator: Oper
     assert "2 sent again: unknown_model in preprocess (2)" in done.stdout
     for request_id in ids:
         wait_until(lambda which=request_id: len(results_of(stack, which)) == 2, "a result of each")  # type: ignore[misc]  # a lambda with a default has no inferred type
-    chosen = json.loads(operator.dlq("redrive", "--code", "unknown_model", "--dry-run", "--json").stdout)
+    chosen = json.loads(operator.dlq("redrive", "--filter", "code=unknown_model", "--dry-run", "--json").stdout)
     assert chosen["skipped"]["redriven before"] >= 2
     assert len([one for one in chosen["redriven"] if one["request_id"] in ids]) == 2
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from penstock.cli.dead_letters import Letter, Marks, is_letter, letter_of
 from penstock.cli.errors import CommandError
+from penstock.cli.letter_filter import Filter
 from penstock.cli.main import app
 from penstock.cli.reading import Read
 from penstock.cli.redrive import Candidate, Wish, compose, demand, weigh
@@ -150,10 +151,8 @@ def test_a_marker_is_no_letter_and_a_letter_with_its_header_is_one() -> None:
         (Wish(which=("r-1",)), True),
         (Wish(which=("3:017",)), True),
         (Wish(which=("r-2", "3:18")), False),
-        (Wish(code="unknown_model"), True),
-        (Wish(code="unknown_model", stage="safety"), False),
-        (Wish(code="other"), False),
-        (Wish(stage="preprocess"), True),
+        (Wish(filter=Filter(codes=frozenset({"unknown_model", "other"}))), True),
+        (Wish(filter=Filter(codes=frozenset({"unknown_model"}), stages=frozenset({"safety"}))), False),
     ],
 )
 def test_selection(wish: Wish, selected: bool) -> None:
@@ -180,7 +179,10 @@ def test_an_id_stands_for_the_one_letter_that_can_go() -> None:
         ((), "say which"),
         (("r-1", "--all"), "not both"),
         (("--all", "--to", "nowhere"), "--to"),
-        (("--stage", "nowhere"), "--stage"),
+        (("--filter", "stage=nowhere"), "stage"),
+        (("--filter", "colour=red"), "--filter"),
+        (("--filter", "code=x", "--edit"), "--edit"),
+        (("r-1", "--edit", "--dry-run"), "--edit"),
         (("--all", "--deadline", "soon"), "duration"),
     ],
 )

@@ -198,6 +198,19 @@ def test_a_redriven_record_of_an_id_long_forgotten_is_accepted(
     assert seen.table == {"r-1": "llm.requests/3/7"}
 
 
+def test_a_delayed_request_is_no_duplicate_and_is_known_by_where_it_stood_first(
+    stage: PreprocessStage, inbound: Build, seen: Table
+) -> None:
+    back = {"attempt": "2", "not-before": "5", "retry-of": "llm.requests/3/7", "retry-code": "unavailable"}
+    for headers in ({"request-id": "r-1"}, {}):  # an id of its own, and one derived from the place
+        first = accept(stage, inbound(USER, headers=headers))
+        again = accept(stage, inbound(USER, offset=20, headers={**headers, **back}))
+        assert (again.context.request_id, again.context.source) == (first.context.request_id, first.context.source)
+    assert set(seen.table.values()) == {"llm.requests/3/7"}
+    other = {**back, "retry-of": "llm.requests/4/7"}
+    assert isinstance(refuse(stage, inbound(USER, offset=21, headers={"request-id": "r-1", **other})), DuplicateRequest)
+
+
 def test_a_malformed_redrive_of_is_refused_and_takes_no_place(
     stage: PreprocessStage, inbound: Build, seen: Table
 ) -> None:

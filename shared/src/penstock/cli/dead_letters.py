@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,11 +97,17 @@ class Marks:
         return tuple(self._of.get(place, ()))
 
 
-def newest_letters(target: Target, limit: int, *, progress: Progress | None = None) -> list[Letter]:
-    """The last `limit` letters, oldest first."""
+def newest_letters(
+    target: Target, limit: int, *, takes: Callable[[Letter], bool], progress: Progress | None = None
+) -> list[Letter]:
+    """The last `limit` letters that are meant, oldest first."""
+
+    def counted(record: Read) -> bool:
+        return is_letter(record) and takes(letter_of(record))
+
     marks = Marks()
-    records = tail(target, DEAD_LETTERS, limit, counted=is_letter, progress=progress)
-    letters = [letter_of(record) for record in marks.letters(records)][-limit:]
+    records = tail(target, DEAD_LETTERS, limit, counted=counted, progress=progress)
+    letters = [letter for record in marks.letters(records) if takes(letter := letter_of(record))][-limit:]
     return [replace(letter, redriven=marks.of(letter.place)) for letter in letters]
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from penstock.cli import letter_filter
 from penstock.cli.dead_letters import Letter, find, newest_letters
 from penstock.cli.durations import show_ms
 from penstock.cli.errors import NotFound
@@ -16,6 +17,7 @@ from penstock.cli.options import Bootstrap, Json, Prefix, print_json, progress_b
 from penstock.cli.reading import by_request_id, result_of
 from penstock.cli.redrive_command import dlq_redrive
 from penstock.cli.render import err, out, printable, result_line
+from penstock.cli.sending import wall_ms
 from penstock.cli.state import StateFolder
 from penstock.cli.target import Target, resolve
 from penstock.cli.tracing import tree
@@ -148,17 +150,19 @@ def trace(
 @dlq_app.command("list")
 def dlq_list(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many of the newest.")] = 50,
+    filters: Annotated[list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help=letter_filter.HELP)] = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """List dead letters, oldest first: where, which request, which stage, why, and when they were sent again.
 
-    Examples: `penstock dlq list`, `penstock dlq list --limit 5 --json`
+    Examples: `penstock dlq list`, `penstock dlq list --limit 5 --json`, `penstock dlq list --filter attempts=5+`
     """
+    meant = letter_filter.parse(filters or [], wall_ms())
     target = resolve(bootstrap, prefix)
     with progress_bar("reading", None, unit="records") as tell:
-        letters = newest_letters(target, limit, progress=tell)
+        letters = newest_letters(target, limit, takes=meant.takes, progress=tell)
     if as_json:
         print_json([letter.described() for letter in letters])
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -17,6 +17,7 @@ from opentelemetry import trace
 
 from penstock.cli.dead_letters import Letter, Marks, letter_of, no_letter, place_of
 from penstock.cli.errors import CommandError
+from penstock.cli.letter_filter import INPUTS, Filter
 from penstock.cli.reading import Progress, Read, scan
 from penstock.cli.sending import wall_ms
 from penstock.cli.target import Target
@@ -24,14 +25,11 @@ from penstock.contracts import headers as names_of
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import request_id_of
 from penstock.contracts.results import DeadLetter, Redriven
-from penstock.contracts.topics import DEAD_LETTERS, EVENTS, REQUESTS, load_topics
+from penstock.contracts.topics import DEAD_LETTERS, REQUESTS, load_topics
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names, enqueue
 from penstock.runtime.sampling import extract
 
-INPUTS = (REQUESTS, *EVENTS)
-"""The topics that stages read; a letter goes to one of them."""
-STAGES = tuple(dict.fromkeys(stage for topic in load_topics() if topic.name in INPUTS for stage in topic.read_by))
 DUPLICATE = "duplicate_request"
 
 _NOT_KEPT = (names_of.DEAD_LETTER, names_of.ATTEMPT, names_of.REDRIVE_OF, "traceparent", "tracestate")
@@ -41,23 +39,24 @@ _COMMITS = 3
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the operator asked for. `which` names letters; else `code` and `stage` select, or nothing: all."""
+    """What the operator asked for. `which` names letters; else the filter selects."""
 
     which: tuple[str, ...] = ()
-    code: str | None = None
-    stage: str | None = None
+    filter: Filter = field(default_factory=Filter)
     to: str | None = None
     """A stage; else the topic that the record was read from."""
     allowed_ms: int | None = None
     """The new deadline of requests, from now; else they go out without one."""
     again: bool = False
+    edited: bytes | None = None
+    """The body that goes out in place of the letter's, which is then the only one."""
 
     def selects(self, letter: Letter) -> bool:
         """Whether the letter is one of those meant."""
         known = letter.metadata
         if self.which:
             return known.request_id in self.which or letter.place in {place_of(one) for one in self.which}
-        return self.code in (None, known.error.code) and self.stage in (None, known.stage)
+        return self.filter.takes(letter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +202,12 @@ def demand(candidates: Iterable[Candidate], wish: Wish) -> list[Candidate]:
 
 
 def compose(record: Read, letter: Letter, topic: str, wish: Wish, *, names: Names, now_ms: int) -> Outgoing:
-    """The original record, one attempt on: bytes, key and headers stay, but for those that say how it came here."""
+    """The original record, one attempt on: key and headers stay, but for those that say how it came here.
+
+    The bytes stay too, unless they were edited.
+    """
     known = letter.metadata
+    value = record.value if wish.edited is None else wish.edited
     dropped = (*_NOT_KEPT, names_of.DEADLINE) if topic == REQUESTS else _NOT_KEPT
     headers = [(name, value) for name, value in record.headers if name not in dropped]
     before = RequestHeaders.salvage([one for one in record.headers if one[0] == names_of.ATTEMPT]).attempt
@@ -215,17 +218,17 @@ def compose(record: Read, letter: Letter, topic: str, wish: Wish, *, names: Name
     if topic == REQUESTS:
         if wish.allowed_ms is not None:
             headers.append((names_of.DEADLINE, str(now_ms + wish.allowed_ms).encode()))
-        if _derived_id(record, known):
+        if _derived_id(record, value, known):
             # at another place another id would be derived, and the request would not be known again
             headers.append((names_of.REQUEST_ID, known.request_id.encode()))
     same = names.topic(topic) == known.source.topic
-    return Outgoing(topic, known.source.partition if same else None, record.key, record.value, headers)
+    return Outgoing(topic, known.source.partition if same else None, record.key, value, headers)
 
 
-def _derived_id(record: Read, known: DeadLetter) -> bool:
+def _derived_id(record: Read, value: bytes | None, known: DeadLetter) -> bool:
     if record.header(names_of.REQUEST_ID) is not None or known.request_id != request_id_of(known.source):
         return False
-    return _object(record.value).get("request_id") is None
+    return _object(value).get("request_id") is None
 
 
 def _event_deadline(value: bytes | None) -> int | None:
@@ -313,7 +316,8 @@ class Redrive:
             on_delivery=delivered,
             partition=outgoing.partition,
         )
-        mark = Redriven(dead_letter=letter.place.replace(":", "/"), to=to, at_ms=now_ms)
+        edited = wish.edited is not None
+        mark = Redriven(dead_letter=letter.place.replace(":", "/"), to=to, at_ms=now_ms, edited=edited)
         marked = [(names_of.REDRIVEN, mark.model_dump_json().encode())]
         enqueue(
             self._producer,

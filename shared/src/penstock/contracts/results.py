@@ -149,3 +149,5 @@ class Redriven(Contract):
     to: str
     """The topic, as the broker names it."""
     at_ms: int
+    edited: bool = False
+    """Whether an operator changed the body on the way."""

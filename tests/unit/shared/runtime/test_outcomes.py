@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from penstock.contracts import topics
+from penstock.contracts import delays, topics
 from penstock.contracts.base import Message
-from penstock.contracts.errors import DuplicateRequest, Expired, InvalidRequest, PenstockError
+from penstock.contracts.errors import DuplicateRequest, Expired, InvalidRequest, Overloaded, PenstockError, RateLimited
 from penstock.contracts.events import (
     Findings,
     GenerationParameters,
@@ -211,3 +211,67 @@ def test_result_and_dead_letter_know_their_trace(spans: InMemorySpanExporter) ->
     trace_id = f"{spans.get_finished_spans()[0].context.trace_id:032x}"
     assert result_of(settled).trace_id == letter_of(settled.outputs[1]).trace_id == trace_id
     assert json.loads(settled.outputs[0].value or b"")["trace_id"] == trace_id
+
+
+def safety_settler() -> Settler:
+    return Settler("safety", {}, Names("p."))
+
+
+def anonymized_record(**changes: Any) -> Inbound:
+    fields: dict[str, Any] = {
+        "topic": "p.llm.anonymized",
+        "partition": 1,
+        "offset": 9,
+        "timestamp_ms": 1_900,
+        "key": b"c1",
+        "value": b"body",
+        "headers": (("attempt", b"0"), ("tenant", b"acme")),
+    }
+    return Inbound(record=Record(**fields | changes), now_ms=2_000, event=EVENT)
+
+
+def test_a_delayed_record_is_itself_and_four_headers_more() -> None:
+    settler, inbound = safety_settler(), anonymized_record()
+    assert settler.delayable(inbound)
+    settled = settler.delay(inbound, RateLimited("slow down"), attempts=2, not_before_ms=5_000)
+    assert (settled.status, settled.code) == (None, None)
+    (output,) = settled.outputs
+    assert (output.topic, output.key, output.value, output.timestamp_ms) == ("llm.retry.safety", b"c1", b"body", 1_900)
+    added = [
+        ("attempt", b"2"),
+        ("not-before", b"5000"),
+        ("retry-of", b"p.llm.anonymized/1/9"),
+        ("retry-code", b"rate_limited"),
+    ]
+    assert output.headers == [*inbound.record.headers, *added]
+
+
+def test_a_second_delay_takes_the_place_of_the_first_and_a_dead_letter_of_both() -> None:
+    settler, first = safety_settler(), anonymized_record()
+    (once,) = settler.delay(first, RateLimited("slow down"), attempts=2, not_before_ms=5_000).outputs
+    again = anonymized_record(offset=40, headers=tuple(once.headers))
+    assert again.record.source == first.record.source
+    (twice,) = settler.delay(again, Overloaded("full"), attempts=3, not_before_ms=9_000).outputs
+    assert twice.headers[:-4] == list(first.record.headers)
+    assert dict(twice.headers)["retry-of"] == b"p.llm.anonymized/1/9"
+    last = anonymized_record(offset=50, headers=tuple(twice.headers))
+    result, dead = settler.settle(last, Overloaded("full"), finished_ms=9_500, attempts=4).outputs
+    letter = letter_of(dead)
+    assert (letter.attempts, letter.source.place) == (4, "p.llm.anonymized/1/9")
+    assert dead.headers[:-1] == list(first.record.headers)
+    assert RequestFinished.model_validate_json(result.value or b"").status == "failed"
+
+
+@pytest.mark.parametrize("place", ["p.llm.anonymized/0/1", "p.llm.anonymized/1/9", "p.llm.requests/1/1"])
+def test_a_place_that_the_record_cannot_have_had_is_not_believed(place: str) -> None:
+    headers = (("attempt", b"9"), ("not-before", b"1"), ("retry-of", place.encode()), ("retry-code", b"x"))
+    inbound = anonymized_record(headers=headers)
+    assert inbound.record.delayed is None
+    assert inbound.record.source.place == "p.llm.anonymized/1/9"
+
+
+@pytest.mark.parametrize(("stage", "beyond"), [("toy", -10_000), ("safety", 0)])
+def test_what_has_no_retry_topic_or_no_room_for_the_headers_cannot_be_delayed(stage: str, beyond: int) -> None:
+    size = LIMIT["llm.anonymized"] - delays.MAX_BYTES + beyond
+    assert not Settler(stage, {}, Names("p.")).delayable(anonymized_record(value=b"x" * size))
+    assert Settler("safety", {}, Names("p.")).delayable(anonymized_record(value=b"x" * (size - 100)))

@@ -15,7 +15,8 @@ from opentelemetry.trace import StatusCode
 from structlog.testing import CapturingLogger
 
 from penstock.contracts import headers as names_of
-from penstock.contracts.errors import BackendUnavailable, InvalidRequest
+from penstock.contracts.delays import Delayed
+from penstock.contracts.errors import BackendUnavailable, InvalidRequest, RateLimited, RetriableError
 from penstock.contracts.events import (
     GenerationParameters,
     RequestAnonymized,
@@ -54,7 +55,7 @@ class Toy:
         outcomes: list[Outcome] = []
         for event in events:
             error = self._act(event.context.request_id)
-            if isinstance(error, InvalidRequest | BackendUnavailable):
+            if isinstance(error, InvalidRequest | RetriableError):
                 outcomes.append(error)
                 continue
             if error is not None:
@@ -182,6 +183,51 @@ def test_attempts_are_bounded_and_counted_in_the_dead_letter() -> None:
     assert letter is not None
     assert b'"attempts":3' in letter
     assert settled.code == "backend_unavailable"
+
+
+def test_a_long_wait_leaves_the_batch_and_the_others_go_on() -> None:
+    class Safety(Toy):
+        name = "safety"
+
+    stage = Safety(lambda request_id: RateLimited("slow", retry_after_s=30) if request_id == "a" else None)
+    bench = Bench(stage)
+    delayed, passed = bench.processor.run([record("a"), record("b")])
+    assert [output.topic for output in passed.outputs] == PASSED
+    (waiting,) = delayed.outputs
+    assert waiting.topic == "llm.retry.safety"
+    known = Delayed.of(waiting.headers)
+    assert known is not None
+    assert known.attempts == 1
+    # the policy of 429 draws up to a second on top of what was asked for
+    assert NOW_MS + 30_000 <= known.not_before_ms <= NOW_MS + 31_000
+    labels = {"stage": "safety", "how": "delayed", "code": "rate_limited"}
+    assert bench.metrics.registry.get_sample_value("penstock_retries_total", labels) == 1
+
+
+def test_attempts_before_a_delay_are_counted() -> None:
+    class Safety(Toy):
+        name = "safety"
+
+    stage = Safety(lambda _: BackendUnavailable("down"))
+    first = record("a")
+    known = Delayed(3, NOW_MS, first.source, "backend_unavailable")
+    again = record("a", offset=9, headers=(*first.headers, *known.headers()))
+    bench = Bench(stage, retry_attempts=5)
+    (settled,) = bench.processor.run([again])
+    assert len(stage.batches) == 2
+    assert b'"attempts":5' in (dict(settled.outputs[1].headers)["dead-letter"] or b"")
+    labels = {"stage": "safety", "code": "backend_unavailable"}
+    assert bench.metrics.registry.get_sample_value("penstock_retries_exhausted_total", labels) == 1
+
+
+def test_no_attempt_is_planned_beyond_the_deadline_and_the_error_is_named() -> None:
+    stage = Toy(lambda _: RateLimited("slow", retry_after_s=30))
+    (settled,) = Bench(stage).processor.run([record("a", deadline_ms=NOW_MS + 29_000)])
+    assert (settled.status, settled.code) == ("expired", "deadline_exceeded")
+    result = RequestFinished.model_validate_json(settled.outputs[0].value or b"")
+    assert result.error is not None
+    assert "rate_limited" in result.error.message
+    assert [output.topic for output in settled.outputs] == ["llm.results"]
 
 
 def test_a_retriable_error_raised_for_the_batch_is_one_for_each() -> None:

@@ -41,14 +41,9 @@ class Operator:
         self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "penstock.cli", "dlq", *arguments, *self._at]
+        variables = self._environment | dict(environment or {})
         return subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env=self._environment | dict(environment or {}),
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=120, env=variables
         )
 
 

@@ -141,6 +141,15 @@ def test_kills_and_a_second_instance_lose_and_repeat_nothing(bench: Bench) -> No
     assert bench.read(DEAD_LETTERS) == []
 
 
+def test_more_than_the_window_holds_waits_in_kafka_and_all_of_it_comes_back(bench: Bench) -> None:
+    ids = [f"rate.{1 + number % 2}.1.{number}" for number in range(60)]
+    bench.harness.publish(ids, conversation="talk")
+    with bench.process(retry_window_records="3", retry_window_kbytes="1", batch_max_records="10") as service:
+        bench.wait_done(ids, 150)
+        assert [len(service.calls.of(one)) for one in ids] == [2 + number % 2 for number in range(60)]
+    assert bench.done() == Counter(ids)
+
+
 def test_a_deadline_that_comes_before_the_next_attempt_ends_the_wait(bench: Bench) -> None:
     now_ms = time.time_ns() // 1_000_000
     bench.harness.publish(["rate.99.250.a"], deadline_ms=now_ms + 100_000)

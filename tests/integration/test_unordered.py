@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from confluent_kafka import Producer
 from tests.support.slow import Slow, answer_to
 from tests.support.stack import wait_until
 from tests.support.toy import ids_of
 from tests.support.unordered import UnorderedHarness
 
-from penstock.contracts.errors import BackendUnavailable
+from penstock.contracts.delays import Delayed
+from penstock.contracts.errors import BackendUnavailable, RateLimited
 from penstock.contracts.events import RequestScreened
 from penstock.contracts.results import RequestFinished
-from penstock.contracts.topics import COMPLETIONS, RESULTS
+from penstock.contracts.topics import COMPLETIONS, RESULTS, RETRY_INFERENCE, SCREENED
+from penstock.runtime import kafka
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.stage import Job
 
@@ -211,3 +214,31 @@ def test_partitions_move_to_a_second_instance_and_back(harness: UnorderedHarness
             wait_until(lambda: len(harness.log.counts("ended")) > 250, "calls")
         harness.screened(ids[400:])
         assert ids_of(harness.read(COMPLETIONS, 600)) == Counter(ids)
+
+
+def test_a_long_wait_leaves_by_way_of_the_retry_topic_and_attempts_are_counted_on(harness: UnorderedHarness) -> None:
+    stage = Held()
+    harness.screened(["long", "next"], partition=0)
+    with harness.calling(stage):
+        wait_until(lambda: {"long", "next"} <= stage.jobs.keys(), "both calls")
+        stage.jobs["long"].finish(RateLimited("slow down", retry_after_s=60))
+        stage.finish("next")
+        assert ids_of(harness.read(COMPLETIONS, 1)) == Counter(["next"])
+        (waiting,) = harness.read(RETRY_INFERENCE, 1)
+        first = Delayed.of(waiting.headers())
+        assert first is not None
+        assert (first.attempts, first.code) == (1, "rate_limited")
+        # as it would come back
+        producer = Producer(kafka.producer(harness.settings, None))
+        topic = harness.names.topic(SCREENED)
+        producer.produce(topic, waiting.value(), waiting.key(), partition=0, headers=waiting.headers())
+        producer.flush(30)
+        wait_until(lambda: stage.begun["long"] == 2, "the second call")
+        stage.jobs["long"].finish(RateLimited("slow down", retry_after_s=60))
+        wait_until(lambda: len(harness.read(RETRY_INFERENCE, 2)) == 2, "the second delay")
+    again = [Delayed.of(message.headers()) for message in harness.read(RETRY_INFERENCE, 2)]
+    assert [(known.attempts, known.retry_of) for known in again if known is not None] == [
+        (1, first.retry_of),
+        (2, first.retry_of),
+    ]
+    assert harness.read(RESULTS, 0) == []

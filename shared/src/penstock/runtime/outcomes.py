@@ -34,6 +34,9 @@ RECORD_OVERHEAD_BYTES = 4_096
 FRAMING_BYTES = 16
 """Of a header: its lengths."""
 
+OLDEST_MS = 3_600_000
+"""A delayed record keeps its timestamp, but for what is older than this: retention goes by it."""
+
 KEPT_STATUSES = frozenset({"blocked", "failed"})
 """Ends whose span is made although the trace is not sampled."""
 
@@ -105,7 +108,7 @@ class Settler:
         inbound.span.end()
         known = Delayed(attempts, not_before_ms, record.source, error.code)
         headers = [*self._original(record), *known.headers()]
-        written = record.timestamp_ms if record.timestamp_ms > 0 else None
+        written = max(record.timestamp_ms, not_before_ms - OLDEST_MS)
         return Settled(inbound, [Output(topic, record.key, record.value, headers, timestamp_ms=written)])
 
     @staticmethod

@@ -70,8 +70,10 @@ class Pump:
         transactional_id = f"{names.transactional_id(stage, settings.instance)}-retry"
         self._publisher = Publisher(kafka.producer(settings, transactional_id), names)
         config = kafka.consumer(settings, names.retry_group(stage))
+        # mostly there is nothing to read: the broker answers at once where there is, and is asked seldom otherwise
+        idle = {"fetch.wait.max.ms": 500, "statistics.interval.ms": 0}
         fetched = min(settings.queue_max_kbytes, FETCH_KBYTES)
-        self._consumer = Consumer({**config, "queued.max.messages.kbytes": fetched})
+        self._consumer = Consumer({**config, **idle, "queued.max.messages.kbytes": fetched})
         self._room = WaitingRoom()
         self._progress: dict[Slot, Progress] = {}
         self._paused: set[Slot] = set()
@@ -195,9 +197,10 @@ class Pump:
 
     def _output(self, one: Waiting) -> Output:
         record, place = one.record, one.known.retry_of
-        written = record.timestamp_ms if record.timestamp_ms > 0 else None
-        topic = self._inputs[place.topic]
-        return Output(topic, record.key, record.value, list(record.headers), place.partition, written)
+        headers = list(record.headers)
+        return Output(
+            self._inputs[place.topic], record.key, record.value, headers, place.partition, record.timestamp_ms
+        )
 
     @staticmethod
     def _wait(waited_s: float) -> bool:

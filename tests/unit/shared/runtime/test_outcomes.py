@@ -246,6 +246,16 @@ def test_a_delayed_record_is_itself_and_four_headers_more() -> None:
     assert output.headers == [*inbound.record.headers, *added]
 
 
+@pytest.mark.parametrize("written", [-1, 1_900, 10_000_000])
+def test_a_delayed_record_is_never_so_old_that_retention_takes_it(written: int) -> None:
+    inbound = anonymized_record(timestamp_ms=written)
+    (output,) = safety_settler().delay(inbound, Overloaded("full"), attempts=1, not_before_ms=20_000_000).outputs
+    assert output.timestamp_ms == 20_000_000 - 3_600_000
+    young = anonymized_record(timestamp_ms=19_000_000)
+    (output,) = safety_settler().delay(young, Overloaded("full"), attempts=1, not_before_ms=20_000_000).outputs
+    assert output.timestamp_ms == 19_000_000
+
+
 def test_a_second_delay_takes_the_place_of_the_first_and_a_dead_letter_of_both() -> None:
     settler, first = safety_settler(), anonymized_record()
     (once,) = settler.delay(first, RateLimited("slow down"), attempts=2, not_before_ms=5_000).outputs

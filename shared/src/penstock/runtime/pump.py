@@ -224,7 +224,9 @@ class Pump:
     # --- partitions
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_assign(self._begin(self._committed(consumer, partitions)))
+        placed = self._begin(self._committed(consumer, partitions))
+        consumer.incremental_assign(placed)
+        consumer.resume(placed)  # a partition that left while it was paused still is: the client keeps that
         _log.info("runtime.retry.assigned", partitions=len(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

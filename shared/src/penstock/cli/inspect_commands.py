@@ -54,6 +54,7 @@ def topics_apply(
     Examples: `penstock topics apply`, `penstock topics apply --bootstrap broker:9092 --replication 3`
     """
     target = resolve(bootstrap, prefix)
+    target.reach()
     changes = broker_topics.apply(
         target.bootstrap, target.prefix, replication=replication, options=target.admin_options
     )
@@ -72,6 +73,7 @@ def topics_list(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Jso
     Examples: `penstock topics list`, `penstock topics list --json`
     """
     target = resolve(bootstrap, prefix)
+    target.reach()
     present = broker_topics.describe(target.bootstrap, target.prefix, target.admin_options)
     rows: list[dict[str, Any]] = [
         {

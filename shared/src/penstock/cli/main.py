@@ -5,6 +5,7 @@ Exit status: 0 done, 1 not done (a sentence on standard error says why and what 
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -12,11 +13,12 @@ from confluent_kafka import KafkaException
 from typer.core import TyperGroup
 
 from penstock import __version__
-from penstock.cli import inspect_commands, message_commands, stack_commands
+from penstock.cli import acl_commands, inspect_commands, message_commands, stack_commands
 from penstock.cli.errors import CommandError
 from penstock.cli.render import err
 from penstock.contracts.errors import PenstockError
 from penstock.local.errors import LocalStackError
+from penstock.runtime import access
 
 
 class _Root(TyperGroup):
@@ -27,7 +29,10 @@ class _Root(TyperGroup):
             return super().invoke(ctx)
         except KafkaException as error:
             cause = error.args[0]
-            _say(f"Kafka refused or did not answer: {cause.str()} ({cause.name()}); look at `penstock status`")
+            if cause.code() in access.NOT_AUTHORIZED:
+                _say(access.to_do(cause, os.environ.get("PENSTOCK_KAFKA_SASL_USERNAME", "")))
+            else:
+                _say(f"Kafka refused or did not answer: {cause.str()} ({cause.name()}); look at `penstock status`")
         except (CommandError, PenstockError, LocalStackError) as error:
             _say(str(error))
         except BrokenPipeError:
@@ -69,3 +74,4 @@ def root(
 stack_commands.register(app)
 message_commands.register(app)
 inspect_commands.register(app)
+acl_commands.register(app)

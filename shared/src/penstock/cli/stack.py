@@ -154,6 +154,7 @@ class _Up:
         self._folder.save(state)
         self._report("applying topics")
         target = Target(settings_for(state.broker.address, state.prefix))
+        target.reach()
         changes = topics.apply(target.bootstrap, target.prefix, options=target.admin_options)
         state = self._services(state)
         return UpReport(state, self._started, self._kept, len(changes))

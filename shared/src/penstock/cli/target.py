@@ -1,13 +1,14 @@
 """Which broker and which topics a command works on, and the Kafka clients for it.
 
-The address is the option's, else PENSTOCK_KAFKA_BOOTSTRAP_SERVERS, else that of the local stack. TLS and
-SASL come from PENSTOCK_KAFKA_OPTIONS, as for the services.
+The address is the option's, else PENSTOCK_KAFKA_BOOTSTRAP_SERVERS, else that of the local stack. TLS, user and
+password come from the services' own variables, PENSTOCK_KAFKA_SECURITY_PROTOCOL and those beside it.
 """
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -16,8 +17,8 @@ from pydantic import ValidationError
 
 from penstock.cli.errors import CommandError, NoBroker
 from penstock.cli.state import StateFolder
-from penstock.runtime import kafka
-from penstock.runtime.settings import ServiceSettings
+from penstock.runtime import access, kafka
+from penstock.runtime.settings import ServiceSettings, sentences_of
 
 ANSWER_LIMIT_S = 10.0
 """How long a broker may take to answer a metadata request."""
@@ -46,27 +47,39 @@ class Target:
         return kafka.Names(self.prefix).topic(name)
 
     @property
-    def admin_options(self) -> dict[str, str]:
-        """What an admin client needs besides the address."""
-        return {**self.settings.kafka_options, **{key: str(value) for key, value in _QUIET.items()}}
+    def admin_options(self) -> dict[str, Any]:
+        """What an admin client needs."""
+        return {**kafka.common(self.settings), **_QUIET}
+
+    def reach(self) -> None:
+        """Raises NoBroker where no broker answers, ConfigurationError where it does not let us in."""
+        try:
+            access.reach(self.settings, ANSWER_LIMIT_S)
+        except KafkaException as error:
+            raise NoBroker(self._silent(error)) from None
 
     def partitions(self, name: str) -> list[int]:
-        """The partitions of a declared topic; raises NoBroker or CommandError where there is none."""
+        """The partitions of a declared topic; raises as `reach`, or CommandError where there is none."""
         topic = self.topic(name)
-        admin = AdminClient({**kafka.common(self.settings), **_QUIET})
+        self.reach()
         try:
-            found = admin.list_topics(topic, timeout=ANSWER_LIMIT_S).topics[topic]
+            found = AdminClient(self.admin_options).list_topics(topic, timeout=ANSWER_LIMIT_S).topics[topic]
         except KafkaException as error:
-            raise NoBroker(
-                f"no Kafka broker answers at {self.bootstrap} within {ANSWER_LIMIT_S:.0f} s "
-                f"({error.args[0].name()}); start one with `penstock up`, or name another with --bootstrap"
-            ) from None
+            raise NoBroker(self._silent(error)) from None
+        if found.error is not None and found.error.code() in access.NOT_AUTHORIZED:
+            raise KafkaException(found.error)
         if found.error is not None or not found.partitions:
             raise CommandError(
                 f"topic {topic} is not there on {self.bootstrap}; create it with `penstock topics apply` "
                 "or give the prefix in use with --prefix"
             )
         return sorted(found.partitions)
+
+    def _silent(self, error: KafkaException) -> str:
+        return (
+            f"no Kafka broker answers at {self.bootstrap} within {ANSWER_LIMIT_S:.0f} s "
+            f"({error.args[0].name()}); start one with `penstock up`, or name another with --bootstrap"
+        )
 
     def producer(self) -> Producer:
         """An idempotent producer."""
@@ -125,11 +138,11 @@ def settings_for(bootstrap: str, prefix: str) -> ServiceSettings:
     try:
         return ServiceSettings(kafka_bootstrap_servers=bootstrap, topic_prefix=prefix)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = str(first["loc"][0]) if first["loc"] else "settings"
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
         known = {
             "kafka_bootstrap_servers": "--bootstrap: expected HOST:PORT[,HOST:PORT...]",
             "topic_prefix": "--prefix: expected at most 64 letters, digits and . _ -",
         }
-        sentence = known.get(field, f"PENSTOCK_{field.upper()}: {first['msg']}")
+        sentence = known.get(field) or "\n".join(sentences_of(ServiceSettings, dict(first)))
         raise typer.BadParameter(sentence) from None

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Literal, Self
 
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -86,10 +87,7 @@ class LocalKafka(LocalServer):
         parts = _Parts(self._root or project_root(), find_java())
         prepared = parts.prepared()
         if not (self.folder / "log" / "meta.properties").exists():
-            names = {"cluster.id": self._cluster_id, "directory.id": kafka_uuid()}
-            if "node.id" in self._properties:
-                names["node.id"] = self._properties["node.id"]
-            _copy_formatted(prepared / "formatted", self.folder / "log", names)
+            self._format(parts, prepared)
         for attempt in range(1, _PORT_TRIES + 1):
             if self._port is None:
                 self._port = free_port()
@@ -104,13 +102,28 @@ class LocalKafka(LocalServer):
                 self.kill()
                 self._port = None
 
+    def _format(self, parts: _Parts, prepared: Path) -> None:
+        """Make the data folder before the first start."""
+        names = {"cluster.id": self._cluster_id, "directory.id": kafka_uuid()}
+        if "node.id" in self._properties:
+            names["node.id"] = self._properties["node.id"]
+        _copy_formatted(prepared / "formatted", self.folder / "log", names)
+
+    def _render(self, parts: _Parts) -> Path:
+        """Write the configuration for this folder and port."""
+        return parts.render(self.folder, self.port, self._properties)
+
+    def _answers(self) -> bool:
+        """Whether the broker serves metadata."""
+        return metadata_answers(self.bootstrap_servers)
+
     def _launch_on_port(self, parts: _Parts, classes: Path) -> None:
-        config = parts.render(self.folder, self.port, self._properties)
+        config = self._render(parts)
         options = (*_JVM[self._profile], *self._jvm_options, f"-XX:SharedArchiveFile={classes}")
         command = parts.command(options, "kafka.Kafka", str(config))
         identity = start_detached(command, log_file=self.log_file, cwd=self.folder)
         self._started(identity)
-        wait_for_metadata(identity, self.port, self.log_file, self._start_limit_s)
+        wait_ready(self.what, identity, self._answers, self.log_file, self._start_limit_s)
 
 
 def wait_for_metadata(identity: ProcessIdentity, port: int, log_file: Path, limit_s: float) -> None:
@@ -118,12 +131,17 @@ def wait_for_metadata(identity: ProcessIdentity, port: int, log_file: Path, limi
     wait_ready(LocalKafka.what, identity, lambda: metadata_answers(f"{LOOPBACK}:{port}"), log_file, limit_s)
 
 
-def metadata_answers(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
-    """True when a broker at one of these addresses answers a metadata request that names a broker."""
+def metadata_answers(
+    bootstrap_servers: str, timeout_s: float = 2.0, options: Mapping[str, str] = MappingProxyType({})
+) -> bool:
+    """True when a broker at one of these addresses answers a metadata request that names a broker.
+
+    `options` are the client's further ones, such as TLS and SASL.
+    """
     # a client that is refused backs off for a second: knock first
     if not any(accepts(*_host_port(address), timeout_s=timeout_s) for address in bootstrap_servers.split(",")):
         return False
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, **options})
     try:
         return bool(admin.list_topics(timeout=timeout_s).brokers)
     except KafkaException:
@@ -176,13 +194,16 @@ class _Parts:
         key = digest_of(self._java.digest, self._template)
         return make_once(self._jars.with_name(f"{self._jars.name}-{key}"), self._prepare)
 
-    def _prepare(self, folder: Path) -> None:
-        config = self.render(folder / "scratch", free_port())
-        arguments = ("format", "-t", kafka_uuid(), "-c", str(config))
-        command = self.command(("-XX:TieredStopAtLevel=1",), "kafka.tools.StorageTool", *arguments)
+    def format(self, config: Path, *arguments: str) -> None:
+        """Format the data folder that a configuration names; `arguments` are the format tool's further ones."""
+        given = ("format", "-t", kafka_uuid(), "-c", str(config), *arguments)
+        command = self.command(("-XX:TieredStopAtLevel=1",), "kafka.tools.StorageTool", *given)
         formatted = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         if formatted.returncode != 0:
             raise StartError(f"the Kafka data folder could not be formatted:\n{formatted.stdout}{formatted.stderr}")
+
+    def _prepare(self, folder: Path) -> None:
+        self.format(self.render(folder / "scratch", free_port()))
         shutil.copytree(folder / "scratch" / "log", folder / "formatted")
         self._archive_classes(folder / "scratch", folder / "classes.jsa")
         shutil.rmtree(folder / "scratch")

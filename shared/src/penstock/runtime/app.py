@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
-from penstock.runtime import kafka, logging, telemetry
+from penstock.runtime import access, kafka, logging, telemetry
 from penstock.runtime.health import Health, HealthServer
 from penstock.runtime.intake import Lane
 from penstock.runtime.kafka import Names
@@ -35,6 +35,7 @@ _log = structlog.get_logger()
 EXIT_STOPPED = 0
 EXIT_FAILED = 1
 BROKER_RETRY_S = 2.0
+BROKER_ANSWER_S = 10.0
 
 
 class Resources:
@@ -101,6 +102,7 @@ def serve(
     names = Names(settings.topic_prefix)
     resources = Resources(settings, names, name)
     try:
+        access.check(settings)
         stage = build(resources)
         status, clean = _run(
             settings,
@@ -142,7 +144,7 @@ def _run(
     publisher = Publisher(kafka.producer(settings, transactional_id), names)
     ledger = _ledger(settings, names, resources, ledger_topic) if isinstance(stage, UnorderedStage) else None
     try:
-        if not _connect(publisher, resources, health, stopping):
+        if not _connect(settings, publisher, resources, health, stopping):
             return EXIT_STOPPED, True
         topics = [names.topic(topic) for topic in consumes]
         worker: Worker | UnorderedWorker
@@ -183,7 +185,10 @@ def _run(
     except BackendTimeout as error:
         _log.error("runtime.process.failed", code=error.code, reason=error.message)
     except KafkaException as error:
-        _log.error("runtime.process.failed", code="kafka", reason=error.args[0].name())
+        cause = error.args[0]
+        refused = cause.code() in access.NOT_AUTHORIZED
+        advice = {"to_do": access.to_do(cause, settings.kafka_sasl_username)} if refused else {}
+        _log.error("runtime.process.failed", code="kafka", reason=cause.name(), **advice)
     return EXIT_FAILED, True
 
 
@@ -193,18 +198,26 @@ def _ledger(settings: ServiceSettings, names: Names, resources: Resources, topic
     return Ledger(kafka.producer(settings, None), topic, resources.state(topic, transactional=False), names)
 
 
-def _connect(publisher: Publisher, resources: Resources, health: Health, stopping: threading.Event) -> bool:
-    """Reach the broker and restore state, waiting as long as it takes; False where told to stop meanwhile."""
+def _connect(
+    settings: ServiceSettings, publisher: Publisher, resources: Resources, health: Health, stopping: threading.Event
+) -> bool:
+    """Reach the broker and restore state, waiting as long as it takes; False where told to stop meanwhile.
+
+    Raises ConfigurationError where the broker does not let this process in, and KafkaException where an ACL refuses.
+    """
     while not stopping.is_set():
         health.beat()
         health.why_not = "waiting for the broker"
         try:
+            access.reach(settings, BROKER_ANSWER_S)
             publisher.start()
             health.why_not = "restoring state"
             for state in resources.states.values():
                 state.start()
                 _log.info("runtime.state.restored", topic=state.topic, entries=len(state))
         except KafkaException as error:
+            if error.args[0].code() in access.NOT_AUTHORIZED:
+                raise
             _log.warning("runtime.broker.unreachable", error=error.args[0].name())
             stopping.wait(BROKER_RETRY_S)
         else:

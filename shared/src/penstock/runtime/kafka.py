@@ -58,6 +58,7 @@ def common(settings: ServiceSettings) -> dict[str, Any]:
         "log.connection.close": False,
         # `rebootstrap`, the default, drops the broker a transaction's call is waiting on: that call never returns
         "metadata.recovery.strategy": "none",
+        **settings.security_options(),
         **settings.kafka_options,
     }
 

@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from penstock.contracts.base import Message as Contract
+from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.kafka import Names, enqueue
 from penstock.runtime.outcomes import Output
 
@@ -58,7 +59,7 @@ class Publisher:
             try:
                 self._producer.init_transactions(CALL_TIMEOUT_S)
             except KafkaException as error:
-                if error.args[0].fatal():
+                if error.args[0].fatal() and error.args[0].code() not in NOT_AUTHORIZED:
                     raise Fenced(error.args[0].name()) from None
                 raise
 
@@ -72,7 +73,7 @@ class Publisher:
         """Publish and commit; returns where each state key was written: topic -> key -> offset.
 
         `patience` says whether to wait on after so many seconds. Raises Aborted (try again or give the batch
-        up), Fenced (stop) or Stuck (stop at once).
+        up), Fenced (stop), Stuck (stop at once) or KafkaException where an ACL refuses (stop).
         """
         # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
         future = self._thread.submit(self._commit, outputs, state, positions)
@@ -159,14 +160,15 @@ class Publisher:
                 return
 
     def _recover(self, error: KafkaError) -> None:
+        refused = error.code() in NOT_AUTHORIZED
         if error.fatal():
-            raise Fenced(error.name()) from None
+            raise (KafkaException(error) if refused else Fenced(error.name())) from None
         if self._transactional:
             try:
                 self._insist(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
             except KafkaException as second:
                 raise Fenced(f"{error.name()}, then {second.args[0].name()} on abort") from None
-        raise Aborted(error.name()) from None
+        raise (KafkaException(error) if refused else Aborted(error.name())) from None
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from penstock.contracts.errors import PolicyName
 from penstock.contracts.request import Identifier
+from penstock.runtime.connection import PREFIX, KafkaSettings
 
-PREFIX = "PENSTOCK_"
+__all__ = ["EXIT_BAD_SETTINGS", "PREFIX", "BadSettings", "ServiceSettings", "load", "parse", "sentences_of"]
+
 EXIT_BAD_SETTINGS = 2
 NEAR_MISS = 0.85
 """How like a shared setting's name another variable must be to count as a typing error."""
@@ -42,19 +44,18 @@ class RetryFigures(BaseModel):
 _PATIENT = RetryFigures(attempts=10, backoff_ms=1_000, backoff_max_ms=60_000)
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(KafkaSettings):
     """Shared by all services; each field is the variable PENSTOCK_<FIELD> in capitals."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, protected_namespaces=()
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
     )
 
-    kafka_bootstrap_servers: Annotated[
-        str, StringConstraints(min_length=3, pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
-    ] = Field(default="127.0.0.1:9092", description="Brokers, HOST:PORT[,HOST:PORT...].")
-    kafka_options: dict[str, str] = Field(
-        default_factory=dict, description="More librdkafka options as a JSON object, e.g. for TLS and SASL."
-    )
     kafka_group_protocol: Literal["consumer", "classic"] = Field(
         default="consumer", description="`consumer` (KIP-848, Kafka 4) or `classic` for older brokers."
     )
@@ -172,7 +173,8 @@ def parse(cls: type[S]) -> S:
     except SettingsError as error:
         raise BadSettings([*sentences, _not_json(cls, error)]) from None
     except ValidationError as error:
-        sentences += [_sentence(cls, dict(detail)) for detail in error.errors(include_url=False, include_input=False)]
+        for detail in error.errors(include_url=False, include_input=False):
+            sentences += sentences_of(cls, dict(detail))
         raise BadSettings(sentences) from None
     if sentences:
         raise BadSettings(sentences)
@@ -224,11 +226,17 @@ def _shared_fields() -> set[str]:
     return set(ServiceSettings.model_fields) | {"model_dir", "vault_keys"}
 
 
-def _sentence(cls: type[ServiceSettings], detail: dict[str, Any]) -> str:
-    location = [str(part) for part in detail["loc"]]
-    name = location[0] if location else "?"
-    variable = f"{PREFIX}{name.upper()}"
+def sentences_of(cls: type[ServiceSettings], detail: dict[str, Any]) -> list[str]:
+    """What one error of a validation says, a sentence for each thing that is wrong."""
     message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message.splitlines()  # of several settings together: it names them itself
+    return [_sentence(cls, detail, message)]
+
+
+def _sentence(cls: type[ServiceSettings], detail: dict[str, Any], message: str) -> str:
+    name = str(detail["loc"][0])
+    variable = f"{PREFIX}{name.upper()}"
     field = cls.model_fields.get(name)
     purpose = f" ({field.description})" if field is not None and field.description else ""
     if detail["type"] == "missing":

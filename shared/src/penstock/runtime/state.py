@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
 from penstock.contracts.topics import StateEntry
+from penstock.runtime.access import NOT_AUTHORIZED
 
 _log = structlog.get_logger()
 
@@ -72,6 +73,8 @@ class StateStore:
     def start(self) -> None:
         """Take all partitions and read them to their end."""
         metadata = self._reader.list_topics(self.topic, timeout=20).topics[self.topic]
+        if metadata.error is not None and metadata.error.code() in NOT_AUTHORIZED:
+            raise KafkaException(metadata.error)
         if metadata.error is not None or not metadata.partitions:
             raise ConfigurationError(f"topic {self.topic} does not exist; create it with `penstock topics apply`")
         self._read_to = dict.fromkeys(metadata.partitions, 0)
@@ -134,7 +137,7 @@ class StateStore:
             elif error.code() == KafkaError._PARTITION_EOF:
                 # past transaction markers, which carry offsets and no message
                 self._read_to[message.partition()] = max(self._read_to[message.partition()], message.offset())
-            elif error.fatal():
+            elif error.fatal() or error.code() in NOT_AUTHORIZED:
                 raise KafkaException(error)
 
     def _apply(self, message: Message) -> None:

@@ -37,7 +37,7 @@ def apply(
     prefix: str = "",
     *,
     replication: int = -1,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     partitions: int | None = None,
 ) -> list[Change]:
     """Create what is missing, correct settings that differ, add partitions.
@@ -69,7 +69,7 @@ def _await(admin: AdminClient, bootstrap: str, declared: Mapping[str, Topic]) ->
     raise BackendUnavailable(f"the broker at {bootstrap} did not show the new topics within {TIMEOUT_S:.0f} s")
 
 
-def describe(bootstrap: str, prefix: str = "", options: Mapping[str, str] | None = None) -> dict[str, int]:
+def describe(bootstrap: str, prefix: str = "", options: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Declared topics that exist on the broker -> their partitions."""
     existing = _partitions(AdminClient({"bootstrap.servers": bootstrap, **(options or {})}), bootstrap)
     names = [f"{prefix}{topic.name}" for topic in load_topics()]

@@ -18,6 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from penstock.runtime import kafka
+from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.accounting import account
 from penstock.runtime.health import Health
 from penstock.runtime.kafka import Names
@@ -156,7 +157,7 @@ class Worker:
             error = message.error()
             if error is None:
                 records.append(kafka.record_of(message))
-            elif error.fatal():
+            elif error.fatal() or error.code() in NOT_AUTHORIZED:
                 raise KafkaException(error)
             else:
                 _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())

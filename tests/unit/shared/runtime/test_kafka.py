@@ -6,7 +6,7 @@ from penstock.runtime import kafka
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import ServiceSettings
 
-SETTINGS = ServiceSettings(kafka_bootstrap_servers="b:1", kafka_options={"security.protocol": "SSL"})
+SETTINGS = ServiceSettings(kafka_bootstrap_servers="b:1", kafka_security_protocol="SSL", kafka_options={"debug": "tls"})
 
 
 def test_names_carry_the_prefix() -> None:
@@ -36,7 +36,7 @@ def test_producers_are_idempotent_and_wait_for_all_replicas() -> None:
 def test_no_client_reports_metrics_to_the_broker_and_all_take_the_users_options() -> None:
     for config in (kafka.consumer(SETTINGS, "g"), kafka.reader(SETTINGS, "g"), kafka.producer(SETTINGS, None)):
         assert config["enable.metrics.push"] is False
-        assert config["security.protocol"] == "SSL"
+        assert (config["security.protocol"], config["debug"]) == ("SSL", "tls")
         assert config["bootstrap.servers"] == "b:1"
 
 

@@ -38,10 +38,10 @@ def refused() -> list[str]:
 
 def test_defaults_and_given_values(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("PENSTOCK_TOY_LIMIT", "7")
-    environment.setenv("PENSTOCK_KAFKA_OPTIONS", '{"security.protocol": "SSL"}')
+    environment.setenv("PENSTOCK_KAFKA_OPTIONS", '{"debug": "broker"}')
     environment.setenv("PENSTOCK_HTTP_PORT", "")
     settings = parse(Toy)
-    assert (settings.toy_limit, settings.kafka_options, settings.http_port) == (7, {"security.protocol": "SSL"}, 0)
+    assert (settings.toy_limit, settings.kafka_options, settings.http_port) == (7, {"debug": "broker"}, 0)
     assert settings.exactly_once
 
 

@@ -26,6 +26,7 @@ from confluent_kafka.admin import (
 )
 from tests.support.certificates import Authority
 from tests.support.secured import ADMIN, Secured, SecuredStack, run_process
+from tests.support.stack import wait_until
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
@@ -33,6 +34,8 @@ from penstock.contracts import topics as names
 from penstock.contracts.topics import load_topics
 from penstock.runtime import acl, kafka, topics
 from penstock.runtime.kafka import Names
+from penstock.runtime.outcomes import Output
+from penstock.runtime.publisher import Publisher
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -112,6 +115,18 @@ def test_a_service_takes_no_others_transactional_id(secured: Secured) -> None:
             assert refusal(partial(producer.init_transactions, 90)) == expected, (party, owner)
 
 
+def test_a_transaction_that_an_acl_refuses_is_not_tried_again(secured: Secured) -> None:
+    settings = secured.settings(f"{TRIED_USERS}safety", TRIED)
+    publisher = Publisher(kafka.producer(settings, Names(TRIED).transactional_id("safety", "1")), Names(TRIED))
+    publisher.start()
+    try:
+        own, other = (Output(name, b"key", b"tried", []) for name in (names.SCREENED, names.COMPLETIONS))
+        publisher.commit([own], {}, [])
+        assert refusal(partial(publisher.commit, [own, other], {}, [])) == "TOPIC_AUTHORIZATION_FAILED"
+    finally:
+        publisher.close()
+
+
 @pytest.mark.parametrize("protocol", ["consumer", "classic"])
 def test_a_service_joins_no_others_group(secured: Secured, protocol: str) -> None:
     for group, refused in (("safety", None), ("inference", "GROUP_AUTHORIZATION_FAILED")):
@@ -131,17 +146,22 @@ def test_one_grant_too_many_is_seen_by_client_and_check(secured: Secured) -> Non
     what = (AclOperation.READ, AclPermissionType.ALLOW)
     too_many = AclBinding(*where, whom, "*", *what)
     admin = AdminClient(options)
-    before = acl.check(options, acl.plan(TRIED, TRIED_USERS), prefix=TRIED, principal_prefix=TRIED_USERS)
-    assert before.ok
+
+    def excess() -> list[tuple[str, str]]:
+        found = acl.check(options, acl.plan(TRIED, TRIED_USERS), prefix=TRIED, principal_prefix=TRIED_USERS)
+        return [(grant.principal, grant.name) for grant in found.excess]
+
+    assert excess() == []
     for future in admin.create_acls([too_many]).values():
         future.result()
     try:
-        found = acl.check(options, acl.plan(TRIED, TRIED_USERS), prefix=TRIED, principal_prefix=TRIED_USERS)
-        assert [(grant.principal, grant.name) for grant in found.excess] == [(whom, topic)]
-        assert readable(secured, "inference") == {names.REQUESTS, names.SCREENED}
+        wait_until(lambda: excess() == [(whom, topic)], "the new ACL", 60)
+        declared = {topic.name for topic in load_topics() if "inference" in topic.read_by}
+        assert readable(secured, "inference") == declared | {names.REQUESTS}
     finally:
         for future in admin.delete_acls([AclBindingFilter(*where, whom, "*", *what)]).values():
             future.result()
+    wait_until(lambda: excess() == [], "the ACL's end", 60)
 
 
 # --- what a refused service says

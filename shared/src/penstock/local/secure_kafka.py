@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
-from penstock.local.errors import LocalStackError
+from penstock.local.errors import LocalStackError, StartError
 from penstock.local.kafka import LocalKafka, _Parts, metadata_answers
 from penstock.local.ports import free_port
 
@@ -68,12 +69,18 @@ class SecureKafka(LocalKafka):
         }
 
     def create_users(self, *users: User) -> None:
-        """Make users, or give them a new password."""
+        """Make users, or give them a new password; they are let in when this returns."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, **self.client_options(self._admin)})
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _ITERATIONS)
         wanted = [UserScramCredentialUpsertion(user.name, info, user.password.encode()) for user in users]
         for future in admin.alter_user_scram_credentials(wanted, request_timeout=_LIMIT_S).values():
             future.result()
+        # the broker learns of them all together, a moment later
+        last = self.client_options(users[-1])
+        until = time.monotonic() + _LIMIT_S
+        while not metadata_answers(self.bootstrap_servers, options=last):
+            if time.monotonic() > until:
+                raise StartError(f"the {self.what} does not let the new user {users[-1].name} in")
 
     def _format(self, parts: _Parts, prepared: Path) -> None:
         if self._port is None:

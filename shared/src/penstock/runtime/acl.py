@@ -6,6 +6,7 @@ too much is reported by `compare`, for a person to remove. Users and their passw
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
@@ -107,12 +108,23 @@ def _redriven(topic: Topic) -> bool:
 def apply(options: Mapping[str, Any], wanted: Iterable[Grant]) -> list[Grant]:
     """Create what is missing; what was created. Raises BackendUnavailable and KafkaException."""
     admin = AdminClient(dict(options))
-    missing = compare(wanted, _present(admin), ()).missing
+    needed = set(wanted)
+    missing = sorted(needed - _present(admin))
     if not missing:
         return []
     for future in admin.create_acls([_binding(grant) for grant in missing], request_timeout=TIMEOUT_S).values():
         future.result()
-    return list(missing)
+    _await(admin, needed)
+    return missing
+
+
+def _await(admin: AdminClient, needed: set[Grant]) -> None:
+    """Brokers learn of new ACLs a moment later; a service that is started at once should find them."""
+    until = time.monotonic() + TIMEOUT_S
+    while needed - _present(admin):
+        if time.monotonic() > until:
+            raise BackendUnavailable(f"the broker did not show the new ACLs within {TIMEOUT_S:.0f} s")
+        time.sleep(0.05)
 
 
 def check(
@@ -125,7 +137,7 @@ def check(
 
 
 def compare(
-    wanted: Iterable[Grant], present: Iterable[Grant], restricted: Sequence[str], ours: Sequence[str] = ()
+    wanted: Iterable[Grant], present: Iterable[Grant], restricted: Sequence[str], ours: Sequence[str]
 ) -> Comparison:
     """What is missing, and what is too much: for the principals `ours`, and for all on the topics `restricted`."""
     needed, there = set(wanted), set(present)
@@ -138,7 +150,7 @@ def compare(
     return Comparison(tuple(sorted(needed - there)), tuple(sorted(excess)))
 
 
-def _present(admin: AdminClient) -> list[Grant]:
+def _present(admin: AdminClient) -> set[Grant]:
     everything = AclBindingFilter(
         ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ALLOW
     )
@@ -148,7 +160,7 @@ def _present(admin: AdminClient) -> list[Grant]:
         if error.args[0].retriable():
             raise BackendUnavailable(f"the broker did not tell its ACLs ({error.args[0].name()}); try again") from None
         raise
-    return [_grant(binding) for binding in found]
+    return {_grant(binding) for binding in found}
 
 
 def _grant(binding: Any) -> Grant:

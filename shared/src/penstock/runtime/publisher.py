@@ -124,7 +124,11 @@ class Publisher:
 
     def close(self) -> None:
         """Give up what is open."""
-        self._producer.flush(5)
+        try:
+            self._producer.flush(5)
+        except KafkaException as error:
+            # beyond repair, which its last call has said: that error must not be hidden behind this one
+            _log.debug("runtime.producer.unflushed", error=error.args[0].name())
         self._thread.shutdown()
 
     def _commit_transaction(self, positions: Positions) -> None:
@@ -167,6 +171,8 @@ class Publisher:
             try:
                 self._insist(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
             except KafkaException as second:
+                if refused:  # where an ACL refused the first partition, the broker knows of no transaction to abort
+                    raise KafkaException(error) from None
                 raise Fenced(f"{error.name()}, then {second.args[0].name()} on abort") from None
         raise (KafkaException(error) if refused else Aborted(error.name())) from None
 

@@ -12,7 +12,7 @@ from typing import get_args
 from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import RequestFinished, Status
 from penstock.contracts.topics import load_topics
-from penstock.runtime.metrics import StageMetrics
+from penstock.runtime.metrics import BatchHistogram, StageMetrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -94,7 +94,9 @@ def test_every_metric_is_listed_with_its_labels() -> None:
     stage = StageMetrics("toy")
     there = {}
     for metric in vars(stage).values():
-        if hasattr(metric, "_labelnames"):
+        if isinstance(metric, BatchHistogram):
+            there.update({family.name: set(family.samples[0].labels) - {"stage", "le"} for family in metric.collect()})
+        elif hasattr(metric, "_labelnames"):
             suffix = "_total" if metric._type == "counter" else ""
             there[f"{metric._name}{suffix}"] = set(metric._labelnames) - {"stage"}
     assert listed.pop("process_*") == set()

@@ -168,6 +168,11 @@ class Stack:
         """The key that anonymize and postprocess were given."""
         return VaultKeys.parse(self._vault_key)
 
+    @property
+    def vault_key(self) -> str:
+        """The same as those services take it."""
+        return self._vault_key
+
     # --- requests in, results out
 
     def send(self, requests: Iterable[Publishing]) -> list[Slot]:

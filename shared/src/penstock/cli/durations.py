@@ -1,18 +1,18 @@
-"""Durations as people write them: `500ms`, `30s`, `5m`, `2h`; and as people read them."""
+"""Durations as people write them: `500ms`, `30s`, `5m`, `2h`, `7d`; and as people read them."""
 
 from __future__ import annotations
 
 import re
 
-_FORM = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h)?$")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FORM = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)\s*(ms|s|m|h|d)?$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def parse_duration(text: str) -> float:
     """Seconds; a bare number is in seconds. Raises ValueError with a sentence."""
     match = _FORM.match(text.strip().lower())
     if match is None:
-        raise ValueError(f"expected a duration such as 500ms, 30s, 5m or 2h, got {text!r}")
+        raise ValueError(f"expected a duration such as 500ms, 30s, 5m, 2h or 7d, got {text!r}")
     return float(match.group(1)) * _SECONDS[match.group(2) or "s"]
 
 

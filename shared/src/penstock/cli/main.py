@@ -13,7 +13,14 @@ from confluent_kafka import KafkaException
 from typer.core import TyperGroup
 
 from penstock import __version__
-from penstock.cli import acl_commands, inspect_commands, message_commands, stack_commands
+from penstock.cli import (
+    acl_commands,
+    diff_command,
+    inspect_commands,
+    message_commands,
+    replay_command,
+    stack_commands,
+)
 from penstock.cli.errors import CommandError
 from penstock.cli.render import err
 from penstock.contracts.errors import PenstockError
@@ -75,3 +82,5 @@ stack_commands.register(app)
 message_commands.register(app)
 inspect_commands.register(app)
 acl_commands.register(app)
+replay_command.register(app)
+diff_command.register(app)

@@ -84,7 +84,7 @@ class LiveResults:
         if first is None:
             return []
         batch = [first, *self._reader.consume(_BATCH, timeout=0)]
-        return [record for message in batch if (record := _record(message)) is not None]
+        return [record for message in batch if (record := record_of(message)) is not None]
 
     def __enter__(self) -> LiveResults:
         return self
@@ -99,7 +99,7 @@ def scan(target: Target, name: str, *, progress: Progress | None = None) -> Iter
     """All records that the topic holds now, in the order of each partition."""
     reader = target.reader()
     try:
-        yield from _read(
+        yield from read_spans(
             reader, target.topic(name), bounds(reader, target.topic(name), target.partitions(name)), progress
         )
     finally:
@@ -129,7 +129,7 @@ def tail(
         while True:
             # transactions leave markers between records, so a span of offsets may hold fewer records
             starts = {n: Bounds(max(end.low, end.high - span), end.high) for n, end in ends.items()}
-            found = list(_read(reader, topic, starts, progress))
+            found = list(read_spans(reader, topic, starts, progress))
             complete = all(starts[number].low == ends[number].low for number in ends)
             if complete or _enough(filter(counted, found), starts, ends, limit):
                 break
@@ -153,7 +153,10 @@ def _enough(found: Iterable[Read], starts: dict[int, Bounds], ends: dict[int, Bo
     return all(counts[number] >= limit or starts[number].low == ends[number].low for number in starts)
 
 
-def _read(reader: Consumer, topic: str, spans: dict[int, Bounds], progress: Progress | None) -> Iterator[Read]:
+def read_spans(
+    reader: Consumer, topic: str, spans: dict[int, Bounds], progress: Progress | None = None
+) -> Iterator[Read]:
+    """The records of these spans of the topic, in the order of each partition; ends where the topic does."""
     position = {number: span.low for number, span in spans.items() if span.low < span.high}
     total = sum(spans[number].high - spans[number].low for number in position)
     reader.assign([TopicPartition(topic, number, offset) for number, offset in position.items()])
@@ -170,7 +173,7 @@ def _read(reader: Consumer, topic: str, spans: dict[int, Bounds], progress: Prog
             )
         for message in messages:
             number = message.partition()
-            record = _record(message)
+            record = record_of(message)
             position[number] = message.offset() + (1 if record is not None else 0)
             if position[number] >= spans[number].high or record is None:
                 open_partitions.discard(number)  # the end was reached, be it by a transaction's marker
@@ -181,7 +184,7 @@ def _read(reader: Consumer, topic: str, spans: dict[int, Bounds], progress: Prog
     reader.unassign()
 
 
-def _record(message: Message) -> Read | None:
+def record_of(message: Message) -> Read | None:
     """The record, None where there is none yet; raises KafkaException for errors that the client cannot mend."""
     error = message.error()
     if error is not None:

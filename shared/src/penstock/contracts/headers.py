@@ -30,6 +30,8 @@ NOT_BEFORE = "not-before"
 RETRY_OF = "retry-of"
 RETRY_CODE = "retry-code"
 """With `attempt`, of a record that waited to be tried again: see `penstock.contracts.delays`."""
+REPLAY_OF = "replay-of"
+"""Of a record that a replay copied: where the original stands."""
 
 MAX_HEADER_BYTES = 1024
 MAX_DEADLINE_MS = 253_402_300_799_999

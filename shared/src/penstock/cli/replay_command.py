@@ -14,10 +14,10 @@ import typer
 from penstock import __version__
 from penstock.cli import replay_run
 from penstock.cli.errors import CommandError
+from penstock.cli.letter_filter import STAGES
 from penstock.cli.moments import parse_moment, show_moment
 from penstock.cli.options import Bootstrap, Json, Prefix, print_json
 from penstock.cli.rates import rated
-from penstock.cli.redrive import STAGES
 from penstock.cli.render import counted, err, out
 from penstock.cli.replays import MARKER, Manifest, Replays, check_prefix
 from penstock.cli.sending import wall_ms

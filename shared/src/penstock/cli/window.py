@@ -15,8 +15,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from penstock.cli.errors import CommandError
+from penstock.cli.letter_filter import INPUTS
 from penstock.cli.reading import Progress, Read, read_spans, scan
-from penstock.cli.redrive import INPUTS
 from penstock.cli.replays import Manifest, Span
 from penstock.cli.target import ANSWER_LIMIT_S, Bounds, Target, bounds
 from penstock.contracts import headers as names_of

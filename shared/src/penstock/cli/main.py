@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from penstock import __version__
 from penstock.cli import (
     acl_commands,
+    cancel_command,
     diff_command,
     inspect_commands,
     message_commands,
@@ -80,6 +81,7 @@ def root(
 
 stack_commands.register(app)
 message_commands.register(app)
+cancel_command.register(app)
 inspect_commands.register(app)
 acl_commands.register(app)
 replay_command.register(app)

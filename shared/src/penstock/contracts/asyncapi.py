@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 from penstock import __version__
 from penstock.contracts import headers as names_of
 from penstock.contracts.base import Message
+from penstock.contracts.control import Cancel
 from penstock.contracts.events import Priority
 from penstock.contracts.request import IDENTIFIER_PATTERN, CompletionRequest
 from penstock.contracts.results import DeadLetter
@@ -21,6 +22,10 @@ BINDING_VERSION: Final = "0.5.0"
 SERVICES: Final = tuple(party for party in get_args(Party) if party not in ("upstream", "operator"))
 
 _KEY = {"type": "string", "description": "The conversation id, else the request id: order holds per key."}
+_CONTROL_KEY = {
+    "type": "string",
+    "description": "request/ID, conversation/ID or tenant/NAME; a record without value takes the command back.",
+}
 
 
 def document() -> dict[str, Any]:
@@ -224,6 +229,8 @@ def _message(message: type[Message]) -> dict[str, Any]:
         }
     if message is StateEntry:
         return rendered | {"bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": BINDING_VERSION}}}
+    if message is Cancel:
+        return rendered | {"bindings": {"kafka": {"key": _CONTROL_KEY, "bindingVersion": BINDING_VERSION}}}
     kind = "request" if message is CompletionRequest else "event"
     return rendered | {"headers": {"$ref": f"#/components/schemas/{kind}-headers"}}
 
@@ -245,7 +252,7 @@ def _operation(topic: Topic, service: str, action: str) -> dict[str, Any]:
         "messages": [{"$ref": f"#/channels/{topic.name}/messages/{name}"} for name in messages],
     }
     if action == "receive":
-        purpose = "-state" if topic.message == StateEntry.schema_name else ""
+        purpose = {StateEntry.schema_name: "-state", Cancel.schema_name: "-control"}.get(topic.message, "")
         purpose = "-retry" if topic.name in RETRIES.values() else purpose
         group = {"type": "string", "const": f"penstock-{service}{purpose}"}
         operation["bindings"] = {"kafka": {"groupId": group, "bindingVersion": BINDING_VERSION}}

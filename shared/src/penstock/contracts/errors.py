@@ -6,7 +6,8 @@
     │   ├── UnsupportedSchema        a schema name or version this release does not speak
     │   ├── LimitExceeded            a size, count or length above its limit
     │   ├── DuplicateRequest         the request id has been seen: its first result stands
-    │   └── Expired                  the deadline has passed: terminal `expired`
+    │   ├── Expired                  the deadline has passed: terminal `expired`
+    │   └── Cancelled                a command on llm.control stopped it: terminal `cancelled`
     ├── RetriableError               the same record may succeed later: retried with backoff
     │   ├── BackendUnavailable       a model, detector or store does not work
     │   │   └── ConnectionFailed     it cannot be reached: refused, reset, no such host
@@ -94,6 +95,12 @@ class Expired(RequestError):
     """The request's deadline has passed."""
 
     default_code = "deadline_exceeded"
+
+
+class Cancelled(RequestError):
+    """A command stopped the request, or its conversation or tenant."""
+
+    default_code = "cancelled"
 
 
 class RetriableError(PenstockError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.contracts.errors import Expired, PenstockError
+from penstock.contracts.errors import Cancelled, Expired, PenstockError
 from penstock.contracts.events import Event, RequestContext
 from penstock.contracts.results import ErrorDetail, RequestFinished, Status
 
@@ -35,7 +35,17 @@ def finish(
     )
 
 
+def status_of(error: PenstockError) -> Status:
+    """How a request ends that met this error."""
+    match error:
+        case Expired():
+            return "expired"
+        case Cancelled():
+            return "cancelled"
+        case _:
+            return "failed"
+
+
 def refuse(context: RequestContext, error: PenstockError, *, stage: str, now_ms: int) -> RequestFinished:
     """The result of a request that `stage` could not process: `expired` past its deadline, else `failed`."""
-    status: Status = "expired" if isinstance(error, Expired) else "failed"
-    return finish(Event(context=context), status=status, now_ms=now_ms, error=ErrorDetail.of(error, stage))
+    return finish(Event(context=context), status=status_of(error), now_ms=now_ms, error=ErrorDetail.of(error, stage))

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field
 
 from penstock.contracts.base import Contract, Message
+from penstock.contracts.control import Cancel
 from penstock.contracts.events import (
     CompletionGenerated,
     CompletionScreened,
@@ -35,6 +36,7 @@ TOKENS: Final = "llm.tokens"
 SCREENED_COMPLETIONS: Final = "llm.screened-completions"
 RESULTS: Final = "llm.results"
 DEAD_LETTERS: Final = "llm.dead-letters"
+CONTROL: Final = "llm.control"
 STATE_REQUEST_IDS: Final = "llm.state.request-ids"
 STATE_VAULTS: Final = "llm.state.vaults"
 STATE_CALLS: Final = "llm.state.calls"
@@ -65,6 +67,7 @@ MESSAGES: Final[Mapping[str, type[Message]]] = {
         TokensGenerated,
         RequestFinished,
         DeadLetter,
+        Cancel,
         StateEntry,
     )
 }

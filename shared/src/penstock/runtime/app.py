@@ -14,7 +14,9 @@ from confluent_kafka import KafkaException
 
 from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
+from penstock.contracts.topics import CONTROL
 from penstock.runtime import access, kafka, logging, telemetry
+from penstock.runtime.control import ControlReader
 from penstock.runtime.health import Health, HealthServer
 from penstock.runtime.intake import Lane
 from penstock.runtime.kafka import Names
@@ -68,8 +70,19 @@ class Resources:
         """Where streamed text goes."""
         return self._token_producer
 
+    @cached_property
+    def control(self) -> ControlReader:
+        """Follows the control topic, once it is started."""
+        return ControlReader(
+            self._names.topic(CONTROL),
+            kafka.reader(self._settings, f"{self._names.group(self._service)}-control"),
+            max_entries=self._settings.cancellations_max,
+        )
+
     def close(self) -> None:
         """Deliver what is queued."""
+        if "control" in self.__dict__:
+            self.control.close()
         if "_token_producer" in self.__dict__:
             self._token_producer.close()
 
@@ -143,6 +156,7 @@ def _run(
     transactional_id = names.transactional_id(stage.name, settings.instance) if settings.exactly_once else None
     publisher = Publisher(kafka.producer(settings, transactional_id), names)
     ledger = _ledger(settings, names, resources, ledger_topic) if isinstance(stage, UnorderedStage) else None
+    resources.control.changed = metrics.cancellations.labels(stage.name).set
     try:
         if not _connect(settings, publisher, resources, health, stopping):
             return EXIT_STOPPED, True
@@ -155,7 +169,7 @@ def _run(
                 lanes=[Lane("interactive", tuple(topics), names.group(stage.name))],
                 stage=stage,
                 settings=settings,
-                boundary=Boundary(stage, names=names),
+                boundary=Boundary(stage, names=names, cancellations=resources.control.cancellations),
                 publisher=publisher,
                 ledger=ledger,
                 metrics=metrics,
@@ -167,7 +181,14 @@ def _run(
                 name=stage.name,
                 topics=topics,
                 settings=settings,
-                processor=Processor(stage, settings, names=names, metrics=metrics, stopping=stopping),
+                processor=Processor(
+                    stage,
+                    settings,
+                    names=names,
+                    metrics=metrics,
+                    stopping=stopping,
+                    cancellations=resources.control.cancellations,
+                ),
                 publisher=publisher,
                 states=resources.states,
                 metrics=metrics,
@@ -212,6 +233,7 @@ def _connect(
             access.reach(settings, BROKER_ANSWER_S)
             publisher.start()
             health.why_not = "restoring state"
+            resources.control.start()
             for state in resources.states.values():
                 state.start()
                 _log.info("runtime.state.restored", topic=state.topic, entries=len(state))

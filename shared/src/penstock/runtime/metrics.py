@@ -126,7 +126,11 @@ class StageMetrics:
             ["stage"],
             registry=registry,
         )
+        self.cancellations = Gauge(
+            "penstock_cancellations", "Cancellations in force that the process knows.", ["stage"], registry=registry
+        )
         self.in_flight.labels(stage).set(0)
+        self.cancellations.labels(stage).set(0)
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -18,12 +18,12 @@ from penstock.contracts import delays
 from penstock.contracts import headers as names_of
 from penstock.contracts.base import Message
 from penstock.contracts.delays import Delayed
-from penstock.contracts.errors import DuplicateRequest, Expired, LimitExceeded, PenstockError, StageError
+from penstock.contracts.errors import DuplicateRequest, LimitExceeded, PenstockError, StageError
 from penstock.contracts.events import Event, RequestContext, StageTiming
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
-from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished, Status
-from penstock.contracts.terminal import finish
+from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished
+from penstock.contracts.terminal import finish, status_of
 from penstock.contracts.topics import DEAD_LETTERS, RETRIES, load_topics, topic_of
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names
@@ -182,8 +182,7 @@ class Settler:
         return settled
 
     def _refusal(self, event: Event, error: PenstockError, finished_ms: int) -> RequestFinished:
-        status: Status = "expired" if isinstance(error, Expired) else "failed"
-        return finish(event, status=status, now_ms=finished_ms, error=ErrorDetail.of(error, self._stage))
+        return finish(event, status=status_of(error), now_ms=finished_ms, error=ErrorDetail.of(error, self._stage))
 
     def _salvage(self, inbound: Inbound) -> RequestContext:
         record = inbound.record

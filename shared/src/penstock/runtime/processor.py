@@ -17,11 +17,12 @@ import structlog
 from opentelemetry import trace
 from pydantic import ValidationError
 
-from penstock.contracts.errors import Expired, PenstockError, RetriableError, StageError
-from penstock.contracts.events import Event
+from penstock.contracts.errors import Cancelled, Expired, PenstockError, RetriableError, StageError
+from penstock.contracts.events import Event, RequestContext
 from penstock.contracts.headers import SCHEMA, RequestHeaders, schema_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
+from penstock.runtime.cancellations import Cancellations
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
 from penstock.runtime.metrics import StageMetrics
@@ -38,16 +39,18 @@ class Interrupted(Exception):
 
 
 class Boundary:
-    """Where records come into a stage and outcomes leave it: decoding, deadlines, spans, settling."""
+    """Where records come into a stage and outcomes leave it: decoding, cancellations, deadlines, spans, settling."""
 
     def __init__(
         self,
         stage: Stage | UnorderedStage,
         *,
         names: Names,
+        cancellations: Cancellations | None = None,
     ) -> None:
         self._names = names
         self._plain: dict[str, str] = {}
+        self._cancellations = cancellations
         self._stage_name = stage.name
         self._group = names.group(stage.name)
         self._settler = Settler(stage.name, stage.versions, names)
@@ -67,6 +70,9 @@ class Boundary:
         except PenstockError as error:
             return Inbound(record, now_ms, None, span), error
         inbound = Inbound(record, now_ms, event, span)
+        cancelled = self.cancelled(event.context)
+        if cancelled is not None:
+            return inbound, cancelled
         deadline = event.context.deadline_ms
         if deadline is not None and deadline < now_ms:
             return inbound, Expired(
@@ -78,7 +84,9 @@ class Boundary:
         return inbound, None
 
     def settle(self, inbound: Inbound, outcome: Outcome, *, finished_ms: int, attempts: int) -> Settled:
-        """What is written for an outcome."""
+        """What is written for an outcome; no event where the request has been cancelled meanwhile."""
+        if isinstance(outcome, Event):
+            outcome = self.cancelled(outcome.context) or outcome
         return self._settler.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
 
     def delayable(self, inbound: Inbound) -> bool:
@@ -88,6 +96,15 @@ class Boundary:
     def delay(self, inbound: Inbound, error: PenstockError, *, attempts: int, not_before_ms: int) -> Settled:
         """What is written for a record that is tried again later; `attempts` were made in all."""
         return self._settler.delay(inbound, error, attempts=attempts, not_before_ms=not_before_ms)
+
+    def cancelled(self, context: RequestContext) -> Cancelled | None:
+        """The error that ends a request that is cancelled; None where it may go on."""
+        return None if self._cancellations is None else self._cancellations.error(context)
+
+    @property
+    def cancellations(self) -> int:
+        """Grows whenever `cancelled` may have another answer than before."""
+        return 0 if self._cancellations is None else self._cancellations.generation
 
     def bug(self, inbound: Inbound, error: Exception) -> StageError:
         """An unexpected exception of the stage: logged here with its place, for the request a StageError."""
@@ -128,9 +145,10 @@ class Processor(Boundary):
         names: Names,
         metrics: StageMetrics,
         stopping: threading.Event,
+        cancellations: Cancellations | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        super().__init__(stage, names=names)
+        super().__init__(stage, names=names, cancellations=cancellations)
         self._stage = stage
         self._policies = Policies.of(settings)
         self._metrics = metrics

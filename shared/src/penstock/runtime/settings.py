@@ -82,6 +82,9 @@ class ServiceSettings(KafkaSettings):
     state_max_entries: Annotated[int, Field(ge=1)] = Field(
         default=1_000_000, description="Most keys of a stage's state kept in memory; the least recently used go first."
     )
+    cancellations_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=100_000, description="Most cancellations in force that a process keeps; the oldest go first."
+    )
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5, description="Attempts at a record, over restarts, before it is a dead letter."
     )

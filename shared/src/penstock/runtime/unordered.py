@@ -23,7 +23,7 @@ import structlog
 from confluent_kafka import Consumer, TopicPartition
 
 from penstock.contracts.base import Message
-from penstock.contracts.errors import Expired, PenstockError
+from penstock.contracts.errors import Cancelled, Expired, PenstockError
 from penstock.contracts.headers import RequestHeaders
 from penstock.runtime import kafka
 from penstock.runtime.accounting import account
@@ -124,6 +124,7 @@ class UnorderedWorker:
         """After an abort: when to try again."""
         self._aborts = 0
         self._closing = False
+        self._cancelled_to = boundary.cancellations
 
     def run(self) -> bool:
         """Work until stopped; True where nothing was left running. Raises Fenced, Stuck and KafkaException."""
@@ -158,6 +159,7 @@ class UnorderedWorker:
         """Once around: take, start, hear, commit."""
         taken = self._take()
         self._expire()
+        self._cancel()
         self._start_waiting()
         self._collect(0 if taken or not self._running else BUSY_S)
         self._commit()
@@ -337,6 +339,28 @@ class UnorderedWorker:
                 limit=deadline,
             )
             self._give_up(work, error)
+
+    def _cancel(self) -> None:
+        """Give up what is cancelled, whether it runs or waits; looked for only where a command has come."""
+        if self._boundary.cancellations == self._cancelled_to:
+            return
+        self._cancelled_to = self._boundary.cancellations
+        errors: dict[Work, Cancelled] = {}
+        asked: set[Work] = set()
+
+        def cancelled(work: Work) -> bool:
+            # asked once: the answer may change at any moment, and a record must not slip between two
+            if work not in asked and work.inbound.event is not None:
+                asked.add(work)
+                if (error := self._boundary.cancelled(work.inbound.event.context)) is not None:
+                    errors[work] = error
+            return work in errors
+
+        for work in self._window.drop(cancelled):
+            self._end(work, None, errors[work], waited=True)
+        for work in [*self._running.values(), *(waiting for _, _, waiting in self._retries)]:
+            if cancelled(work):
+                self._give_up(work, errors[work])
 
     def _give_up(self, work: Work, error: PenstockError) -> None:
         """End a record that waits or runs with an error of the runtime's own."""

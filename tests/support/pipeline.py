@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.jobs import InBatches
 from tests.support.kafka import Publishing
 from tests.support.memory import MemoryState
 
@@ -25,7 +26,7 @@ from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Output
 from penstock.runtime.processor import Processor
 from penstock.runtime.settings import ServiceSettings
-from penstock.runtime.stage import Inbound, Record, State, TokenSink
+from penstock.runtime.stage import Inbound, Record, State, TokenSink, UnorderedStage
 
 READS = {
     topics.REQUESTS: "preprocess",
@@ -93,6 +94,8 @@ class Pipeline:
             settings = settings_class(**{name: own[name] for name in own if name in settings_class.model_fields})
             resources = MemoryResources(settings, self._names, service)
             stage = importlib.import_module(f"penstock_{service}.app").build(settings, resources)
+            if isinstance(stage, UnorderedStage):
+                stage = InBatches(stage)
             assert stage.name == service
             self.resources[service] = resources
             self._processors[service] = Processor(

@@ -1,13 +1,14 @@
 """The inference service: screened prompts in, the model's answers out.
 
-stage     RequestScreened -> CompletionGenerated; deadlines, spans, streamed pieces
-backend   what the stage drives: requests in, pieces of text out
-local     that backend over the model in a local folder: tokens to text, stop strings
-text      incremental detokenization; holds back what may yet become something else
-engine    continuous batching of rows: plan and update
-sampler   logits to a token
-runner    the ONNX session and its pool of key/value cache rows
-layout    a model folder as the onnxruntime-genai builder writes it
+stage       RequestScreened -> CompletionGenerated: the thread that generates, its queue and its room
+generating  the answers under way: deadlines, spans, streamed pieces, faults isolated
+backend     what the stage drives: requests in, pieces of text out
+local       that backend over the model in a local folder: tokens to text, stop strings
+text        incremental detokenization; holds back what may yet become something else
+engine      continuous batching of rows: plan and update
+sampler     logits to a token
+runner      the ONNX session and its pool of key/value cache rows
+layout      a model folder as the onnxruntime-genai builder writes it
 """
 
 import os

@@ -9,7 +9,7 @@ import structlog
 
 from penstock.contracts import topics
 from penstock.runtime.app import Resources, serve
-from penstock.runtime.stage import Stage
+from penstock.runtime.stage import UnorderedStage
 from penstock_inference.local import LocalBackend
 from penstock_inference.runner import Limits
 from penstock_inference.settings import Settings
@@ -18,7 +18,7 @@ from penstock_inference.stage import STAGE, InferenceStage
 _log = structlog.get_logger()
 
 
-def build(settings: Settings, resources: Resources) -> Stage:
+def build(settings: Settings, resources: Resources) -> UnorderedStage:
     """The stage with everything it needs."""
     limits = Limits(
         rows=settings.inference_rows,
@@ -28,7 +28,9 @@ def build(settings: Settings, resources: Resources) -> Stage:
     )
     backend = LocalBackend.load(settings.model_dir, limits)
     _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-    return InferenceStage(backend, resources.tokens, release=version("penstock-inference"))
+    return InferenceStage(
+        backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
+    )
 
 
 def run(settings: Settings) -> int:

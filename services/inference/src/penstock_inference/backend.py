@@ -36,8 +36,22 @@ class Piece:
     finish_reason: Literal["stop", "length"] | None = None
 
 
+class RequestFault(Exception):
+    """A step failed because of one request alone; the others are as they were. `cause` is what happened."""
+
+    def __init__(self, key: int, cause: Exception) -> None:
+        super().__init__(f"request {key}: {type(cause).__name__}")
+        self.key = key
+        self.cause = cause
+
+
 class Backend(Protocol):
     """Generates answers, several at a time. Used by one thread."""
+
+    @property
+    def rows(self) -> int:
+        """Most requests that generate together; more wait their turn."""
+        ...
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -49,7 +63,10 @@ class Backend(Protocol):
         ...
 
     def step(self) -> Sequence[Piece]:
-        """Bring what runs one step further; a piece for each request that got a token, none when idle."""
+        """Bring what runs one step further; a piece for each request that got a token, none when idle.
+
+        Raises RequestFault where one request is at fault; after any other error, `clear` and begin anew.
+        """
         ...
 
     def cancel(self, key: int) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
 from penstock.text.prompt_tokens import PromptTokenizer
-from penstock_inference.backend import GenerationRequest, Piece
+from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.engine import Engine, Generation, Runner
 from penstock_inference.layout import ModelLayout
 from penstock_inference.runner import Limits, OnnxRunner
@@ -32,6 +32,7 @@ class LocalBackend:
 
     def __init__(self, runner: Runner, tokens: PromptTokenizer, eos_ids: frozenset[int], digest: str) -> None:
         self._runner = runner
+        self.rows = runner.rows
         self._tokens = tokens
         self._eos_ids = eos_ids
         self._engine = Engine(runner)
@@ -80,7 +81,12 @@ class LocalBackend:
         plan = self._engine.plan()
         if plan is None:
             return ()
-        advanced = self._engine.update(plan, self._engine.run(plan))
+        try:
+            advanced = self._engine.update(plan, self._engine.run(plan))
+        except Exception as error:
+            if plan.kind == "prefill":  # other rows are not touched
+                raise RequestFault(plan.generations[0].key, error) from error
+            raise
         return [self._piece(generation.key) for generation in advanced]
 
     def cancel(self, key: int) -> None:

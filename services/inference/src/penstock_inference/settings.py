@@ -7,22 +7,21 @@ from typing import Annotated
 
 from pydantic import Field
 
-from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.settings import UnorderedSettings
 
 
-class Settings(ServiceSettings):
+class Settings(UnorderedSettings):
     """PENSTOCK_ variables of the inference service."""
 
-    batch_max_records: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=8,
-        description="Most records in one transaction; their answers are published together, when the last has ended.",
-    )
     model_dir: Path = Field(
         default=Path("deploy/models/penstock-lm"),
         description="Folder of the language model, in the layout of the onnxruntime-genai builder.",
     )
     inference_rows: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="Most requests that generate together."
+    )
+    inference_queue: Annotated[int, Field(ge=0, le=1_024)] = Field(
+        default=2, description="Most requests that wait in the stage for a free row; the others wait in Kafka."
     )
     inference_context: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="Most tokens of prompt and answer together; the model's own limit where absent."

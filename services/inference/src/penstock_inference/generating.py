@@ -1,0 +1,239 @@
+"""The answers being generated: jobs in, pieces streamed, each job finished the moment its answer is complete.
+
+Used by one thread, which calls `step` as long as there is something to do; threads and queueing are the
+stage's. How tokens are made is the backend's work.
+
+A failing step fails as little as it can. Where the backend names the request at fault, that one fails and
+the others go on untouched. Else all that ran are suspects: each is generated again from its beginning, alone,
+and only those that fail alone are given up. Streamed pieces then come again, with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from opentelemetry.trace import Span
+
+from penstock.contracts.errors import Expired, PenstockError, StageError
+from penstock.contracts.events import (
+    Completion,
+    CompletionGenerated,
+    FinishReason,
+    RequestScreened,
+    TokensGenerated,
+    Usage,
+)
+from penstock.runtime.logging import frames
+from penstock.runtime.stage import Job, TokenSink
+from penstock_inference import spans
+from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
+from penstock_inference.sampler import resolve_seed
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _InFlight:
+    key: int
+    job: Job
+    event: RequestScreened
+    span: Span
+    started: float
+    prompt_tokens: int = 0
+    tokens: int = 0
+    first_token_ms: float | None = None
+    pieces: list[str] = field(default_factory=list)
+    sequence: int = 0
+
+
+class Generating:
+    """All jobs that the backend has, or that wait to be tried alone. `monotonic` gives seconds."""
+
+    def __init__(self, backend: Backend, sink: TokenSink, monotonic: Callable[[], float]) -> None:
+        self._backend = backend
+        self._sink = sink
+        self._monotonic = monotonic
+        self._in_flight: dict[int, _InFlight] = {}
+        self._suspects: deque[_InFlight] = deque()
+        self._next_key = 0
+
+    def __len__(self) -> int:
+        return len(self._in_flight) + len(self._suspects)
+
+    @property
+    def isolating(self) -> bool:
+        """Whether requests are tried alone, after a failure: no other may join."""
+        return bool(self._suspects) or any(request.key < 0 for request in self._in_flight.values())
+
+    def begin(self, job: Job, started: float) -> None:
+        """Give a job to the backend; one that cannot run is finished at once. `started` is when it came."""
+        try:
+            event = job.inbound.expect(RequestScreened)
+        except PenstockError as error:
+            job.finish(error)
+            return
+        span = spans.open_chat(job.inbound.span, event.parameters)
+        self._next_key += 1
+        self._add(_InFlight(self._next_key, job, event, span, started))
+
+    def cancel(self, job: Job) -> None:
+        """Give a job up; its place is free at the next step. One that has ended is left alone."""
+        for request in [*self._in_flight.values(), *self._suspects]:
+            if request.job is job:
+                self._drop(request)
+                spans.fail_chat(request.span, "cancelled")
+                return
+
+    def clear(self) -> None:
+        """Give all jobs up."""
+        self._backend.clear()
+        for request in [*self._in_flight.values(), *self._suspects]:
+            spans.fail_chat(request.span, "abandoned")
+        self._in_flight.clear()
+        self._suspects.clear()
+
+    def step(self) -> None:
+        """End what is too late, bring the rest one step further, and finish what is complete."""
+        self._expire()
+        if not self._in_flight and self._suspects:
+            self._add(self._suspects.popleft())
+        if not self._in_flight:
+            return
+        try:
+            pieces = self._backend.step()
+            if not pieces:
+                raise StageError("the backend is idle with requests in flight", code="backend_idle")
+        except RequestFault as fault:
+            self._fail(self._in_flight[fault.key], _bug(fault.cause))
+            return
+        except PenstockError as error:
+            for request in list(self._in_flight.values()):
+                self._fail(request, error)
+            return
+        except Exception as error:  # noqa: BLE001  # any bug below: isolated, logged, dead-lettered
+            self._isolate(error)
+            return
+        for piece in pieces:
+            request = self._in_flight[piece.key]
+            try:
+                self._advance(request, piece)
+            except Exception as error:  # noqa: BLE001  # as above, and of this request alone
+                self._fail(request, _bug(error))
+
+    def _add(self, request: _InFlight) -> None:
+        event = request.event
+        try:
+            seed = resolve_seed(event.parameters.seed, event.context.request_id)
+            request.prompt_tokens = self._backend.add(
+                GenerationRequest(request.key, event.prompt, event.parameters, seed)
+            )
+        except PenstockError as error:
+            self._end(request, error)
+        except Exception as error:  # noqa: BLE001  # any bug below: logged, dead-lettered
+            self._end(request, _bug(error))
+        else:
+            self._in_flight[request.key] = request
+
+    def _isolate(self, error: Exception) -> None:
+        requests = list(self._in_flight.values())
+        _log.warning(
+            "inference.step.failed", error_type=type(error).__name__, frames=frames(error), requests=len(requests)
+        )
+        self._backend.clear()
+        self._in_flight.clear()
+        if len(requests) == 1:
+            self._end(requests[0], _bug(error))
+            return
+        for request in requests:
+            # a negative key marks one that is tried alone
+            request.key = -abs(request.key)
+            request.tokens, request.sequence, request.pieces = 0, 0, []
+        self._suspects.extend(requests)
+
+    def _advance(self, request: _InFlight, piece: Piece) -> None:
+        if request.first_token_ms is None:
+            request.first_token_ms = self._elapsed_ms(request)
+            request.job.first_output()
+        request.tokens = piece.tokens
+        request.pieces.append(piece.text)
+        if piece.text or piece.finish_reason is not None:
+            self._stream(request, piece.text, piece.finish_reason)
+        if piece.finish_reason is None:
+            return
+        del self._in_flight[piece.key]
+        event = request.event
+        completion = Completion(
+            text="".join(request.pieces),
+            finish_reason=piece.finish_reason,
+            usage=Usage(
+                prompt_tokens=request.prompt_tokens,
+                completion_tokens=request.tokens,
+                total_tokens=request.prompt_tokens + request.tokens,
+            ),
+            time_to_first_token_ms=request.first_token_ms,
+        )
+        spans.close_chat(request.span, completion)
+        request.job.finish(
+            CompletionGenerated(
+                context=event.context,
+                findings=event.findings,
+                completion=completion,
+                parameters=event.parameters,
+                vault=event.vault,
+            )
+        )
+
+    def _expire(self) -> None:
+        for request in [*self._in_flight.values(), *self._suspects]:
+            deadline = request.event.context.deadline_ms
+            if deadline is None or request.job.inbound.now_ms + self._elapsed_ms(request) < deadline:
+                continue
+            self._drop(request)
+            self._stream(request, "", "cancelled")
+            error = Expired(
+                f"the deadline passed after {request.tokens} generated tokens; allow more time or ask for fewer tokens",
+                field="header deadline",
+                limit=deadline,
+            )
+            self._end(request, error)
+
+    def _fail(self, request: _InFlight, error: PenstockError) -> None:
+        self._drop(request)
+        self._end(request, error)
+
+    def _drop(self, request: _InFlight) -> None:
+        if self._in_flight.pop(request.key, None) is not None:
+            self._backend.cancel(request.key)
+        elif request in self._suspects:
+            self._suspects.remove(request)
+
+    def _end(self, request: _InFlight, error: PenstockError) -> None:
+        spans.fail_chat(request.span, error.code)
+        request.job.finish(error)
+
+    def _stream(self, request: _InFlight, text: str, finish_reason: FinishReason | None) -> None:
+        if not request.event.parameters.stream:
+            return
+        piece = TokensGenerated(
+            request_id=request.event.context.request_id,
+            sequence=request.sequence,
+            text=text,
+            finish_reason=finish_reason,
+        )
+        request.sequence += 1
+        try:
+            self._sink.send(piece, request.job.inbound)
+        except Exception as error:  # noqa: BLE001  # the result has the whole answer: a stream must not be its end
+            _log.error("inference.stream.failed", error_type=type(error).__name__, frames=frames(error))
+
+    def _elapsed_ms(self, request: _InFlight) -> float:
+        return (self._monotonic() - request.started) * 1000.0
+
+
+def _bug(error: BaseException) -> StageError:
+    """An unexpected exception: logged here with its place, for the request a StageError."""
+    _log.error("inference.request.failed", error_type=type(error).__name__, frames=frames(error))
+    return StageError(f"unexpected {type(error).__name__} while generating; the log of stage inference has the place")

@@ -84,7 +84,7 @@ def test_each_service_consumes_what_its_composition_root_says() -> None:
             for name, operation in DOCUMENT["operations"].items()
             if name.startswith(f"{service}-receive-")
         }
-        assert declared == in_code | state | {RETRIES[service]}
+        assert declared == in_code | state | {RETRIES[service], constants["CONTROL"]}
 
 
 def asyncapi_topics() -> Any:

@@ -13,8 +13,9 @@ from tests.support.toy import Harness, in_thread
 
 from penstock.contracts import headers as header_names
 from penstock.contracts.events import GenerationParameters, RequestContext, RequestScreened, Source
-from penstock.contracts.topics import SCREENED, STATE_CALLS
+from penstock.contracts.topics import CONTROL, SCREENED, STATE_CALLS
 from penstock.runtime import kafka
+from penstock.runtime.control import ControlReader
 from penstock.runtime.health import Health
 from penstock.runtime.intake import Lane
 from penstock.runtime.ledger import Ledger
@@ -71,19 +72,24 @@ class UnorderedHarness(Harness):
             100_000,
         )
         notes.start()
+        control = ControlReader(self.names.topic(CONTROL), kafka.reader(self.settings, "control"), max_entries=1_000)
+        control.start()
         worker = UnorderedWorker(
             lanes=lanes or [Lane("interactive", (self.names.topic(SCREENED),), self.names.group(NAME))],
             stage=stage,
             settings=self.settings,
-            boundary=Boundary(stage, names=self.names),
+            boundary=Boundary(stage, names=self.names, cancellations=control.cancellations),
             publisher=publisher,
             ledger=Ledger(kafka.producer(self.settings, None), STATE_CALLS, notes, self.names),
             metrics=metrics,
             health=Health(),
             stopping=stopping,
         )
-        with in_thread(worker, stopping):
-            yield worker, metrics
+        try:
+            with in_thread(worker, stopping):
+                yield worker, metrics
+        finally:
+            control.close()
 
 
 def publish_screened(

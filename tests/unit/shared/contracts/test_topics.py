@@ -49,10 +49,10 @@ def test_what_may_hold_personal_data_in_clear_is_restricted() -> None:
     }
 
 
-def test_only_state_is_compacted() -> None:
+def test_only_state_and_commands_are_compacted() -> None:
     # a compacted topic keeps one record of a key: a conversation's other requests would be lost
     for topic in load_topics():
-        assert ("compact" in topic.cleanup) == (topic.message == "penstock.state-entry")
+        assert ("compact" in topic.cleanup) == (topic.message in ("penstock.state-entry", "penstock.cancel"))
 
 
 def test_a_dead_letter_has_room_for_the_largest_request() -> None:

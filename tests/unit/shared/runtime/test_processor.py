@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,6 +15,7 @@ from opentelemetry.trace import StatusCode
 from structlog.testing import CapturingLogger
 
 from penstock.contracts import headers as names_of
+from penstock.contracts.control import Cancel
 from penstock.contracts.delays import Delayed
 from penstock.contracts.errors import BackendUnavailable, InvalidRequest, RateLimited, RetriableError
 from penstock.contracts.events import (
@@ -28,6 +29,7 @@ from penstock.contracts.results import RequestFinished
 from penstock.contracts.topics import PREPROCESSED, REQUESTS
 from penstock.runtime import processor as module
 from penstock.runtime import telemetry
+from penstock.runtime.cancellations import Cancellations
 from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Interrupted, Processor
@@ -81,7 +83,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 
 
 class Bench:
-    def __init__(self, stage: Any, **settings: Any) -> None:
+    def __init__(self, stage: Any, cancellations: Cancellations | None = None, **settings: Any) -> None:
         self.stopping = threading.Event()
         self.metrics = StageMetrics("toy")
         settings = {"retry_backoff_ms": 1, "retry_backoff_max_ms": 1} | settings
@@ -91,6 +93,7 @@ class Bench:
             names=Names("p."),
             metrics=self.metrics,
             stopping=self.stopping,
+            cancellations=cancellations,
             clock_ns=lambda: NOW_MS * 1_000_000,
         )
 
@@ -314,3 +317,54 @@ def test_every_record_is_timed() -> None:
     bench.run(record("a"), record("b"))
     count = bench.metrics.registry.get_sample_value("penstock_process_duration_seconds_count", {"stage": "toy"})
     assert count == 2
+
+
+def cancelling(*commands: Cancel) -> Cancellations:
+    cancellations = Cancellations(max_entries=10, max_age_ms=60_000, clock_ms=lambda: NOW_MS)
+    for command in commands:
+        cancellations.put(command)
+    return cancellations
+
+
+def test_a_cancelled_request_ends_before_the_stage_and_has_no_dead_letter() -> None:
+    stage = Toy()
+    bench = Bench(stage, cancellations=cancelling(Cancel(request_id="b", reason="enough", issued_ms=NOW_MS)))
+    settled = bench.processor.run([record("a"), record("b", deadline_ms=NOW_MS - 1), record("c")])
+    assert stage.batches == [["a", "c"]]
+    (output,) = settled[1].outputs
+    assert (output.topic, settled[1].status, settled[1].code) == ("llm.results", "cancelled", "cancelled")
+    assert output.value is not None
+    error = RequestFinished.model_validate_json(output.value).error
+    assert error is not None
+    assert (error.message, error.stage) == ("cancelled by its request id: enough", "toy")
+
+
+def test_a_request_cancelled_while_the_stage_has_it_goes_no_further() -> None:
+    cancellations = cancelling()
+
+    def cancel(request_id: str) -> None:
+        cancellations.put(Cancel(request_id="b", issued_ms=NOW_MS))
+
+    bench = Bench(Toy(cancel), cancellations=cancellations)
+    assert bench.run(record("a"), record("b")) == [PASSED, ["llm.results/cancelled"]]
+
+
+def test_a_raw_request_is_cancelled_once_it_is_known_whose_it_is() -> None:
+    context = RequestContext(
+        request_id="r",
+        conversation_id="c",
+        tenant="acme",
+        submitted_ms=NOW_MS,
+        source=Source(topic="t", partition=0, offset=0),
+    )
+
+    class Reading:
+        name = "toy"
+        versions: ClassVar[dict[str, str]] = {}
+
+        def process(self, batch: Sequence[Inbound]) -> Sequence[Outcome]:
+            parameters = GenerationParameters(model="m", max_tokens=1)
+            return [RequestPreprocessed(context=context, prompt=(), parameters=parameters) for _ in batch]
+
+    bench = Bench(Reading(), cancellations=cancelling(Cancel(tenant="acme", issued_ms=NOW_MS)))
+    assert bench.run(record("r", topic=f"p.{REQUESTS}", headers=())) == [["llm.results/cancelled"]]

@@ -39,11 +39,23 @@ check: setup ## Lint, types, import rules, schema compatibility, docs: what CI r
 	$(BIN)/pytest -q tests/docs
 
 .PHONY: faults
-faults: faults-services ## All long fault suites
+faults: faults-services faults-brokers faults-network faults-zombie ## All long fault suites
 
 .PHONY: faults-services
 faults-services: setup system ## 5,000 requests while every service is killed in turn; last line JSON
 	@$(BIN)/python -m tests.faults.services
+
+.PHONY: faults-brokers
+faults-brokers: setup system ## 20,000 requests while three brokers are killed in turn, then two at once; last line JSON
+	@$(BIN)/python -m tests.faults.brokers
+
+.PHONY: faults-network
+faults-network: setup system ## Ten minutes of load through a proxy that cuts, swallows, delays and resets; last line JSON
+	@$(BIN)/python -m tests.faults.network
+
+.PHONY: faults-zombie
+faults-zombie: setup system ## Processes halted beyond their session that go on later; last line JSON
+	@$(BIN)/python -m tests.faults.zombie
 
 .PHONY: canary
 canary: setup system ## 500 requests with personal data, searched for in every place; last line JSON

@@ -35,7 +35,9 @@ from penstock.local.ports import LOOPBACK, free_port
 RESETS = 0.01
 PHASES = ("latency", "cut", "half-open", "swallow", "refuse")
 PHASE_S = (2.0, 6.0)
-"""Shortest and longest time of one kind of trouble, and of the calm after it."""
+"""Shortest and longest time of one kind of trouble."""
+CALM, CALM_S = 40, 60.0
+"""The next one comes once so many new results have come, or after so long; the resets go on meanwhile."""
 CONTROL_ROUNDS = 12
 
 Say = Callable[[str], None]
@@ -99,7 +101,7 @@ def run(
             _trouble(proxy, phase, chosen.uniform(*PHASE_S))
             seen.add(phase)
             proxy.weather = Weather(reset_share=RESETS)
-            time.sleep(chosen.uniform(*PHASE_S))
+            _calm(watch)
             say(f"{phase}: {watch.count()} of {load.sent} results, faults {sum(proxy.faults.values())}, "
                 f"services started again: {chain.restarts}")  # fmt: skip
         proxy.weather = Weather()
@@ -113,6 +115,13 @@ def run(
             service_restarts=chain.restarts,
             seconds=round(time.monotonic() - began, 1),
         )
+
+
+def _calm(watch: Watch) -> None:
+    until = time.monotonic() + CALM_S
+    before = watch.count()
+    while watch.count() < before + CALM and time.monotonic() < until:
+        time.sleep(0.2)
 
 
 def _trouble(proxy: Proxy, phase: str, seconds: float) -> None:

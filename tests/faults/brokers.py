@@ -179,10 +179,13 @@ def control(cluster: Cluster, folder: Path, *, say: Say = lambda _: None) -> Sum
         )
         cluster.restart([victim])
         cluster.wait_whole()
-        sent = load.acknowledged
+        before = load.acknowledged
         load.send(100)  # behind all that is left in each partition
-        last = lambda: load.acknowledged - sent  # noqa: E731  # read at each turn of the wait
-        wait_until(lambda: load.waiting == 0 and last() <= watch.seen, "the last results", STUCK_S, tails=chain.tails)
+
+        def through() -> bool:
+            return load.waiting == 0 and load.acknowledged - before <= watch.seen
+
+        wait_until(through, "the last results", STUCK_S, tails=chain.tails)
         load.finish()
         return count(cluster.bootstrap, prefix, load.acknowledged)
 

@@ -51,6 +51,7 @@ class Chain:
         partitions: int = 3,
         slots: Sequence[Slot] = tuple(Slot(name) for name in LINKS),
         environment: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> None:
         self.bootstrap = bootstrap
         self.prefix = prefix
@@ -60,6 +61,7 @@ class Chain:
         self._partitions = partitions
         self._slots = tuple(slots)
         self._extra = dict(environment or {})
+        self._wait = wait
         self._running: dict[Slot, ProcessIdentity] = {}
         self._ports: dict[Slot, int] = {}
         self._lock = threading.Lock()
@@ -69,13 +71,14 @@ class Chain:
         """How often a service ended by itself and was started again."""
 
     def start(self) -> Chain:
-        """Make the topics, start every service and wait until each is ready."""
+        """Make the topics, start every service and, where so asked, wait until each is ready."""
         topics.apply(self._direct, self.prefix, replication=self._replication, partitions=self._partitions)
         try:
             for slot in self._slots:
                 self._launch(slot)
             self._supervisor.start()
-            self.wait_ready()
+            if self._wait:
+                self.wait_ready()
         except BaseException:
             self.stop()
             raise

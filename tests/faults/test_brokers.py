@@ -1,4 +1,4 @@
-"""The short form of `make faults-brokers`: each of three brokers killed once, then two at once, and the control."""
+"""The short form of `make faults-brokers`: one of three brokers killed, then two at once, and the control."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def test_nothing_is_lost_or_doubled_while_brokers_die(cluster: Cluster, tmp_path: Path) -> None:
-    report = run(cluster, tmp_path, requests=700, held_back=100, rate=40, kills=2, two_down_s=6)
-    assert report.broker_kills >= 4
-    assert report.sums.acknowledged == 700
+    report = run(cluster, tmp_path, requests=460, held_back=60, rate=40, kills=1, two_down_s=5)
+    assert report.broker_kills >= 3
+    assert report.sums.acknowledged == 460
     assert report.held, report
     assert report.stuck == 0, report
 

@@ -72,7 +72,7 @@ def run(bootstrap: str, folder: Path, *, rounds: int, exactly_once: bool = True,
     halted = {"batch": 0, "transaction": 0}
     refused = 0
     with (
-        Chain(bootstrap, prefix, folder, partitions=1, slots=SLOTS, environment=environment) as chain,
+        Chain(bootstrap, prefix, folder, partitions=1, slots=SLOTS, environment=environment, wait=False) as chain,
         Watch(bootstrap, prefix, topics.ANONYMIZED) as watch,
         Load(bootstrap, prefix, rate=RATE, total=10**9) as load,
     ):
@@ -92,7 +92,6 @@ def run(bootstrap: str, folder: Path, *, rounds: int, exactly_once: bool = True,
                 STUCK_S,
                 tails=chain.tails,
             )
-            chain.wait_ready()
             refused += _said(chain, zombie, REFUSED) > tried
             say(f"zombie {number + 1} of {rounds}, halted in a {where}: {watch.count()} requests done")
             if not exactly_once and count(bootstrap, prefix, load.acknowledged, topics.ANONYMIZED).duplicates:

@@ -64,6 +64,12 @@ class Held:
         job = self.jobs[request_id]
         job.finish(answer_to(job.inbound.expect(RequestScreened)))
 
+    def finish_all(self) -> int:
+        """Finish what has begun, again where it has been; how many there are."""
+        for request_id in list(self.jobs):
+            self.finish(request_id)
+        return len(self.jobs)
+
 
 def count(metrics: StageMetrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, {"stage": "inference", **labels}) or 0.0
@@ -242,3 +248,25 @@ def test_a_long_wait_leaves_by_way_of_the_retry_topic_and_attempts_are_counted_o
         (2, first.retry_of),
     ]
     assert harness.read(RESULTS, 0) == []
+
+
+def test_a_partition_that_left_while_it_was_paused_is_read_again_when_it_comes_back(
+    bootstrap: str, prefix: str, tmp_path: Path
+) -> None:
+    harness = UnorderedHarness(
+        bootstrap, prefix, tmp_path, calls_max_waiting=20, calls_max_running=5, batch_max_records=10
+    )
+    ids = [f"r{number}" for number in range(180)]
+    harness.screened(ids[:60], partition=0)
+    harness.screened(ids[60:120], partition=1)
+    held = Held()
+    with harness.calling(held) as (_, metrics):
+        wait_until(lambda: count(metrics, "penstock_calls_waiting") >= 20, "no room")
+        with harness.calling(slow(harness, 0.01), "1"):
+            wait_until(lambda: bool(harness.log.counts("ended")), "calls of the second")
+            wait_until(lambda: held.finish_all() >= 60, "room again, and only then the partition comes back")
+        harness.screened(ids[120:150], partition=0)
+        harness.screened(ids[150:], partition=1)
+        wait_until(lambda: held.finish_all() > 0 and set(ids[120:]) <= held.jobs.keys(), "the later ones")
+        held.finish_all()
+        assert ids_of(harness.read(COMPLETIONS, 180)) == Counter(ids)

@@ -33,11 +33,11 @@ from penstock.local import broker_for_tests
 from penstock.text.placeholders import PLACEHOLDER
 
 WITHOUT_PERSONAL_DATA = (
-    topics.ANONYMIZED,
-    topics.SCREENED,
-    topics.COMPLETIONS,
+    *topics.siblings(topics.ANONYMIZED),
+    *topics.siblings(topics.SCREENED),
+    *topics.siblings(topics.COMPLETIONS),
     topics.TOKENS,
-    topics.SCREENED_COMPLETIONS,
+    *topics.siblings(topics.SCREENED_COMPLETIONS),
     topics.STATE_REQUEST_IDS,
     topics.STATE_VAULTS,
 )
@@ -98,7 +98,7 @@ def run(stack: Stack, otlp: OtlpReceiver, *, requests: int, seed: int, say: Say 
         if search.find(text):
             report.leaks[kind] = report.leaks.get(kind, 0) + 1
     control: set[str] = set()
-    for message in stack.read(topics.REQUESTS):
+    for message in stack.read(*topics.siblings(topics.REQUESTS)):
         for _, text in _parts(message):
             control |= search.find(text)
     report.control_found = len(control)
@@ -139,7 +139,10 @@ def _check_results(
     sent = {request.request_id: request for request in lot}
     found = {result.id: result for result in stack.results() if result.id in sent}
     report.statuses = dict(Counter(result.status for result in found.values()))
-    screened = (CompletionScreened.model_validate_json(m.value()) for m in stack.read(topics.SCREENED_COMPLETIONS))
+    screened = (
+        CompletionScreened.model_validate_json(m.value())
+        for m in stack.read(*topics.siblings(topics.SCREENED_COMPLETIONS))
+    )
     quotes = {event.context.request_id: quoted_values(stack, event) for event in screened}
     for request_id, result in found.items():
         request = sent[request_id]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from tests.support.kafka import Publishing
 
+from penstock.contracts.events import Priority
+
 KINDS = ("email", "phone", "iban", "card", "ip", "ssn")
 _NOUNS = {
     "email": "e-mail address",
@@ -107,7 +109,8 @@ class Canaries:
             # two requests of one conversation, whose placeholders are kept from one to the next
             key = f"conversation-{self._seed}-{number // 2}".encode()
             headers.append(("conversation-id", key))
-        request.publishing = Publishing(json.dumps(body).encode(), headers, key)
+        lane: Priority = "bulk" if number % 6 in (4, 5) else "interactive"
+        request.publishing = Publishing(json.dumps(body).encode(), headers, key, lane)
         return request
 
     def _digits(self, count: int) -> str:

@@ -77,7 +77,11 @@ def test_each_service_consumes_what_its_composition_root_says() -> None:
         app = (ROOT / f"services/{service}/src/penstock_{service}/app.py").read_text()
         consumes = re.search(r"consumes=\(([^)]*)\)", app)
         assert consumes is not None
-        in_code = {constants[name] for name in re.findall(r"topics\.([A-Z_]+)", consumes[1])}
+        in_code = {
+            sibling
+            for name in re.findall(r"topics\.([A-Z_]+)", consumes[1])
+            for sibling in asyncapi_topics().siblings(constants[name])
+        }
         state = {constants[name] for name in re.findall(r"(?:\.state\(|ledger=)topics\.([A-Z_]+)", app)}
         declared = {
             operation["channel"]["$ref"].removeprefix("#/channels/")

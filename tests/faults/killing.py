@@ -19,15 +19,22 @@ from tests.support.kafka import Ends, committed_offsets
 from tests.support.stack import Stack
 
 from penstock.contracts import topics
+from penstock.contracts.lanes import LANES
 
-PATHS = {
+HOPS = {
     "preprocess": ((topics.REQUESTS, topics.PREPROCESSED),),
     "anonymize": ((topics.PREPROCESSED, topics.ANONYMIZED),),
     "safety": ((topics.ANONYMIZED, topics.SCREENED), (topics.COMPLETIONS, topics.SCREENED_COMPLETIONS)),
     "inference": ((topics.SCREENED, topics.COMPLETIONS),),
     "postprocess": ((topics.SCREENED_COMPLETIONS, topics.RESULTS),),
 }
-"""Service -> what it reads and what it writes for it."""
+PATHS = {
+    service: tuple(
+        (topics.in_lane(read, lane), topics.in_lane(written, lane)) for read, written in hops for lane in LANES
+    )
+    for service, hops in HOPS.items()
+}
+"""Service -> what it reads and what it writes for it, in both lanes."""
 SETTLE_S = 0.1
 """What a halted process has already sent is decided by the broker within this."""
 
@@ -52,7 +59,7 @@ class Killer:
         self._random = chosen
         self._transactional = transactional
         self._ends = {
-            service: Ends(stack.bootstrap, stack.prefix, [written for _, written in paths])
+            service: Ends(stack.bootstrap, stack.prefix, list(dict.fromkeys(written for _, written in paths)))
             for service, paths in PATHS.items()
         }
 
@@ -109,8 +116,8 @@ class Killer:
         return False
 
 
-def request_of(message: Message) -> tuple[int, int]:
-    """Partition and offset of the request that an event or a result is about."""
+def request_of(message: Message) -> tuple[str, int, int]:
+    """Topic, partition and offset of the request that an event or a result is about."""
     value = json.loads(message.value())
     source = value.get("context", value)["source"]
-    return source["partition"], source["offset"]
+    return source["topic"], source["partition"], source["offset"]

@@ -1,4 +1,7 @@
-"""Mixed requests from a seed: ordinary, with personal data, injection attempts, streamed, malformed. No id twice."""
+"""Mixed requests from a seed: ordinary, with personal data, injection attempts, streamed, malformed; in both lanes.
+
+No id twice.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from dataclasses import dataclass
 
 from tests.support.kafka import Publishing
 
+from penstock.contracts.events import Priority
+
 _WEIGHTS = {"ordinary": 50, "personal": 20, "injection": 12, "streamed": 8, "malformed": 10}
+BULK_SHARE = 0.4
 _QUESTIONS = (
     "What is a river?",
     "Name three colours.",
@@ -52,7 +58,8 @@ def mixed(count: int, seed: int) -> Iterator[Mixed]:
         named = chosen.random() < 0.5
         headers = [("request-id", f"f{seed}-{number}".encode())] if named else []
         key = f"conversation-{number % 400}".encode() if chosen.random() < 0.3 else None
-        yield Mixed(kind, Publishing(_value(kind, number, chosen), headers, key))
+        lane: Priority = "bulk" if chosen.random() < BULK_SHARE else "interactive"
+        yield Mixed(kind, Publishing(_value(kind, number, chosen), headers, key, lane))
 
 
 def _value(kind: str, number: int, chosen: random.Random) -> bytes:

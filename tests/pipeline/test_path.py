@@ -56,7 +56,8 @@ def test_every_stage_leaves_its_mark_on_the_result(pipeline: Pipeline) -> None:
 
 def test_headers_of_each_event_say_who_and_what(pipeline: Pipeline) -> None:
     journey = ask(pipeline, "What is a river?", headers={"request-id": "r-2", "priority": "bulk"})
-    for topic in (*topics.EVENTS, topics.RESULTS):
+    assert not journey.outputs.keys() & topics.EVENTS.keys()
+    for topic in (*(topics.in_lane(event, "bulk") for event in topics.EVENTS), topics.RESULTS):
         headers = headers_of(journey.outputs[topic][0])
         assert headers["request-id"] == b"r-2"
         assert headers["priority"] == b"bulk"

@@ -13,16 +13,14 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from penstock.contracts import topics
+from penstock.contracts.events import Priority
+from penstock.contracts.lanes import lane_of
 from penstock.contracts.results import RequestFinished
 from penstock.runtime import kafka
 from penstock.runtime.settings import ServiceSettings
 
 TRANSACTIONAL = (
-    topics.PREPROCESSED,
-    topics.ANONYMIZED,
-    topics.SCREENED,
-    topics.COMPLETIONS,
-    topics.SCREENED_COMPLETIONS,
+    *(name for event in topics.EVENTS for name in topics.siblings(event)),
     topics.RESULTS,
     topics.DEAD_LETTERS,
     topics.STATE_REQUEST_IDS,
@@ -41,11 +39,12 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Publishing:
-    """A record to publish to `llm.requests`."""
+    """A record to publish to `llm.requests`, or to its sibling in another lane."""
 
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
     key: bytes | None = None
+    lane: Priority = "interactive"
 
 
 def settings(bootstrap: str, prefix: str) -> ServiceSettings:
@@ -58,7 +57,7 @@ class Sender:
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         self._producer = Producer(kafka.producer(settings(bootstrap, prefix), None))
-        self._topic = f"{prefix}{topics.REQUESTS}"
+        self._names = kafka.Names(prefix)
 
     def send(self, requests: Iterable[Publishing]) -> list[Slot]:
         """Publish all and wait for the broker's word on each; their places, in order."""
@@ -77,7 +76,7 @@ class Sender:
         count = 0
         for count, request in enumerate(requests, start=1):
             self._producer.produce(
-                self._topic,
+                self._names.topic(topics.in_lane(topics.REQUESTS, request.lane)),
                 value=request.value,
                 key=request.key,
                 headers=list(request.headers),
@@ -211,9 +210,10 @@ class Ends:
 
 
 def committed_offsets(bootstrap: str, prefix: str, service: str, topic: str) -> dict[int, int]:
-    """Partition -> where a service's group stands in a topic."""
+    """Partition -> where a service's group of the topic's lane stands in it."""
     config = kafka.common(settings(bootstrap, prefix))
-    consumer = Consumer({**config, "group.id": f"{prefix}penstock-{service}", "enable.auto.commit": False})
+    group = kafka.Names(prefix).group(service, lane_of(topic))
+    consumer = Consumer({**config, "group.id": group, "enable.auto.commit": False})
     try:
         name = f"{prefix}{topic}"
         described = consumer.list_topics(name, timeout=20).topics[name]

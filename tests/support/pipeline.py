@@ -29,12 +29,16 @@ from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Inbound, Record, State, TokenSink, UnorderedStage
 
 READS = {
-    topics.REQUESTS: "preprocess",
-    topics.PREPROCESSED: "anonymize",
-    topics.ANONYMIZED: "safety",
-    topics.SCREENED: "inference",
-    topics.COMPLETIONS: "safety",
-    topics.SCREENED_COMPLETIONS: "postprocess",
+    sibling: service
+    for name, service in {
+        topics.REQUESTS: "preprocess",
+        topics.PREPROCESSED: "anonymize",
+        topics.ANONYMIZED: "safety",
+        topics.SCREENED: "inference",
+        topics.COMPLETIONS: "safety",
+        topics.SCREENED_COMPLETIONS: "postprocess",
+    }.items()
+    for sibling in topics.siblings(name)
 }
 """Topic -> the service that reads it, in the order of the path."""
 
@@ -105,7 +109,8 @@ class Pipeline:
     def run(self, request: Publishing, *, now_ms: int) -> Journey:
         """Send one request down the path until nothing is left to do."""
         journey = Journey()
-        todo = [self._record(topics.REQUESTS, request.key, request.value, request.headers, now_ms)]
+        entry = topics.in_lane(topics.REQUESTS, request.lane)
+        todo = [self._record(entry, request.key, request.value, request.headers, now_ms)]
         while todo:
             record = todo.pop(0)
             for settled in self._processors[READS[record.topic]].run([record]):

@@ -117,6 +117,8 @@ class Harness:
         )
         with in_thread(worker, stopping):
             yield worker
+        for state in states:
+            state.close()
 
     def read(self, topic: str, expected: int, seconds: float = 90) -> list[Message]:
         """What a read_committed consumer sees: at least `expected` records, and any that come soon after."""

@@ -1,8 +1,8 @@
 """One hop as a process: `python -m tests.benchmarks.pipeline.hop KIND NAME`.
 
-`penstock` is the runtime as services use it; `bare` is confluent-kafka by hand, at least once; `faststream`
-is a handler as FastStream's documentation shows. Each writes a line with `partitions.assigned` or `ready`
-to its log once it consumes.
+`penstock` is the runtime as services use it, `rated` the same with limits for tenants; `bare` is
+confluent-kafka by hand, at least once; `faststream` is a handler as FastStream's documentation shows. Each
+writes a line with `partitions.assigned` or `ready` to its log once it consumes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from penstock.runtime.app import serve
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import ServiceSettings, load
 from penstock.runtime.stage import Inbound, Outcome
+from penstock_preprocess.rates import Rate, Rates
 
 READY = "ready"
+TENANT_RATE = 50.0
+"""Requests a second that a tenant may send into the interactive lane."""
 BARE_BATCH = 10_000
 BARE_BUSY = 100
 BARE_WAIT_S = 0.05
@@ -41,9 +44,10 @@ class PassOn:
 
     versions: ClassVar[dict[str, str]] = {"benchmark": "1"}
 
-    def __init__(self, hop: Hop) -> None:
+    def __init__(self, hop: Hop, rates: Rates | None = None) -> None:
         self.name = hop.name
         self._pass = hop.passing
+        self._rates = rates
 
     def process(self, batch: Sequence[Inbound]) -> Sequence[Outcome]:
         if self.name == "preprocess":
@@ -63,12 +67,20 @@ class PassOn:
             key=record.key,
             body_request_id=body.request_id,
         )
+        if self._rates and context.priority != "bulk" and not self._rates.take(context.tenant, 0, context.submitted_ms):
+            context = context.model_copy(update={"priority": "bulk", "requested_priority": context.priority})
         return self._pass(body, context)
 
 
 def penstock(hop: Hop, settings: ServiceSettings) -> int:
     """The runtime: settings decide delivery, batches and cadence."""
     return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop))
+
+
+def rated(hop: Hop, settings: ServiceSettings) -> int:
+    """The same, with a rate for each tenant in the first hop, as preprocess has it."""
+    rates = Rates(Rate(requests=TENANT_RATE), {}, burst_s=1)
+    return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop, rates))
 
 
 def bare(hop: Hop, settings: ServiceSettings) -> int:
@@ -187,6 +199,7 @@ def faststream(hop: Hop, settings: ServiceSettings) -> int:
 
 KINDS: dict[str, Callable[[Hop, ServiceSettings], int]] = {
     "penstock": penstock,
+    "rated": rated,
     "bare": bare,
     "faststream": faststream,
 }

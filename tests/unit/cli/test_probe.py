@@ -17,12 +17,13 @@ def metrics() -> StageMetrics:
     made.failed.labels("preprocess", "unknown_model").inc()
     for partition, lag in (("0", 5), ("1", 6)):
         made.lag.labels("preprocess", "llm.requests", partition).set(lag)
+        made.lag.labels("preprocess", "p.llm.requests.bulk", partition).set(100)
     return made
 
 
 def test_sums_over_topics_codes_and_partitions() -> None:
     found = parse_figures(metrics().exposition().decode())
-    assert found == Figures(lag=11, taken_in=7, put_out=7, failed=3, in_flight=0)
+    assert found == Figures(lag=211, lag_bulk=200, taken_in=7, put_out=7, failed=3, in_flight=0)
 
 
 def test_a_service_is_asked_over_http() -> None:

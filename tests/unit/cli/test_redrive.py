@@ -118,6 +118,16 @@ def test_a_duplicate_is_never_sent() -> None:
     assert "first record's result stands" in candidate.refusal.sentence
 
 
+def test_a_bulk_record_goes_back_to_the_bulk_lane_to_whichever_stage() -> None:
+    bulk = record(topic="p.llm.requests.bulk", headers=(("deadline", b"17"),))
+    assert weighed(bulk).topic == "llm.requests.bulk"
+    assert weighed(bulk, Wish(to="preprocess")).topic == "llm.requests.bulk"
+    out = compose(bulk, letter_of(bulk), "llm.requests.bulk", Wish(allowed_ms=9), names=NAMES, now_ms=NOW_MS)
+    assert (out.partition, dict(out.headers)["deadline"]) == (2, str(NOW_MS + 9).encode())
+    strayed = record(topic="p.llm.anonymized.bulk", headers=(("schema", b"penstock.completion-generated/1"),))
+    assert weighed(strayed, Wish(to="safety")).topic == "llm.completions.bulk"
+
+
 def test_to_another_stage_only_where_the_schema_fits() -> None:
     assert weighed(record(), Wish(to="preprocess")).topic == "llm.requests"
     wrong = weighed(record(), Wish(to="safety"))

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from penstock.runtime.stage import Inbound, Record
 from penstock_preprocess.language import LanguageDetector
 from penstock_preprocess.model import PromptModel
+from penstock_preprocess.rates import Rate, Rates
 from penstock_preprocess.settings import LANGUAGES
 from penstock_preprocess.stage import Defaults, PreprocessStage
 
@@ -60,7 +61,12 @@ def seen() -> MemoryState:
 
 
 @pytest.fixture
-def stage(model: PromptModel, languages: LanguageDetector, seen: MemoryState) -> PreprocessStage:
+def rates() -> Rates:
+    return Rates(Rate(), {"slow": Rate(requests=1)}, burst_s=1)
+
+
+@pytest.fixture
+def stage(model: PromptModel, languages: LanguageDetector, seen: MemoryState, rates: Rates) -> PreprocessStage:
     defaults = Defaults(
         models=("tiny-lm", "alias"),
         max_body_bytes=1_048_576,
@@ -69,7 +75,7 @@ def stage(model: PromptModel, languages: LanguageDetector, seen: MemoryState) ->
         interactive_ms=900_000,
         bulk_ms=86_400_000,
     )
-    return PreprocessStage(model=model, languages=languages, seen=seen, defaults=defaults, release="0.1.0")
+    return PreprocessStage(model=model, languages=languages, seen=seen, defaults=defaults, rates=rates, release="0.1.0")
 
 
 @pytest.fixture
@@ -83,11 +89,12 @@ def inbound() -> Callable[..., Inbound]:
         key: bytes | None = None,
         headers: dict[str, str | bytes] | None = None,
         now_ms: int = 1_000_000,
+        topic: str = "llm.requests",
     ) -> Inbound:
         value = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         raw = tuple((k, v.encode() if isinstance(v, str) else v) for k, v in (headers or {}).items())
         record = Record(
-            topic="llm.requests", partition=3, offset=offset, timestamp_ms=999_000, key=key, value=value, headers=raw
+            topic=topic, partition=3, offset=offset, timestamp_ms=999_000, key=key, value=value, headers=raw
         )
         return Inbound(record=record, now_ms=now_ms)
 

@@ -315,3 +315,33 @@ def test_the_language_is_that_of_the_last_user_messages(stage: PreprocessStage, 
     event = accept(stage, inbound(body))
     assert event.findings.language is not None
     assert event.findings.language.code == "de"
+
+
+def test_a_tenant_over_its_rate_goes_on_in_the_bulk_lane_with_that_lanes_deadline(
+    stage: PreprocessStage, inbound: Build
+) -> None:
+    first, second = (
+        accept(stage, inbound(USER, offset=offset, headers={"tenant": "slow"})).context for offset in (1, 2)
+    )
+    assert (first.priority, first.requested_priority, first.deadline_ms) == ("interactive", None, 1_900_000)
+    assert (second.priority, second.requested_priority, second.deadline_ms) == ("bulk", "interactive", 87_400_000)
+    other = accept(stage, inbound(USER, offset=3, headers={"tenant": "other"})).context
+    assert other.priority == "interactive"
+
+
+def test_a_demoted_request_keeps_the_deadline_that_it_brought(stage: PreprocessStage, inbound: Build) -> None:
+    headers = {"tenant": "slow", "deadline": "1000500"}
+    contexts = [accept(stage, inbound(USER, offset=offset, headers=headers)).context for offset in (1, 2)]
+    assert [(one.priority, one.deadline_ms) for one in contexts] == [("interactive", 1_000_500), ("bulk", 1_000_500)]
+
+
+def test_bulk_requests_do_not_count_against_the_rate(stage: PreprocessStage, inbound: Build) -> None:
+    for offset in range(5):
+        bulk = accept(stage, inbound(USER, offset=offset, headers={"tenant": "slow", "priority": "bulk"})).context
+        assert (bulk.priority, bulk.requested_priority) == ("bulk", None)
+    assert accept(stage, inbound(USER, offset=9, headers={"tenant": "slow"})).context.priority == "interactive"
+
+
+def test_what_is_published_to_the_bulk_lane_stays_in_it(stage: PreprocessStage, inbound: Build) -> None:
+    context = accept(stage, inbound(USER, headers={"priority": "interactive"}, topic="p.llm.requests.bulk")).context
+    assert (context.priority, context.deadline_ms) == ("bulk", 87_400_000)

@@ -66,6 +66,7 @@ class PostprocessStage(PerRecord):
             conversation_id=context.conversation_id,
             tenant=context.tenant,
             priority=context.priority,
+            requested_priority=context.requested_priority,
             source=context.source,
             trace_id=inbound.trace_id,
             language=findings.language,

@@ -9,6 +9,7 @@ from penstock.contracts import topics
 from penstock.runtime.app import Resources, serve
 from penstock_preprocess.language import LanguageDetector
 from penstock_preprocess.model import PromptModel
+from penstock_preprocess.rates import Rate, Rates
 from penstock_preprocess.settings import Settings
 from penstock_preprocess.stage import Defaults, PreprocessStage
 
@@ -27,6 +28,11 @@ def build(settings: Settings, resources: Resources) -> PreprocessStage:
             tenant=settings.preprocess_default_tenant,
             interactive_ms=settings.preprocess_deadline_interactive_s * 1000,
             bulk_ms=settings.preprocess_deadline_bulk_s * 1000,
+        ),
+        rates=Rates(
+            Rate(requests=settings.preprocess_rate_requests, tokens=settings.preprocess_rate_tokens),
+            settings.preprocess_tenant_rates,
+            burst_s=settings.preprocess_rate_burst_s,
         ),
         release=version("penstock-preprocess"),
     )

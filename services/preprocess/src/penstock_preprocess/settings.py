@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from penstock.contracts.request import MAX_TOKENS_CEILING, Identifier
 from penstock.runtime.settings import ServiceSettings
+from penstock_preprocess.rates import Rate
 
 LANGUAGES = (
     *("ar", "bg", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id", "it", "ja", "ko"),
@@ -38,6 +39,20 @@ class Settings(ServiceSettings):
     )
     preprocess_deadline_bulk_s: Annotated[int, Field(ge=1, le=2_592_000)] = Field(
         default=86_400, description="Time a bulk request has where it brings no deadline."
+    )
+    preprocess_rate_requests: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Requests a second that a tenant may send into the interactive lane; no limit where absent.",
+    )
+    preprocess_rate_tokens: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Likewise tokens a second, of prompts and asked for."
+    )
+    preprocess_tenant_rates: dict[Identifier, Rate] = Field(
+        default_factory=dict,
+        description='Rates of single tenants instead, a JSON object: {"acme": {"requests": 50, "tokens": 20000}}.',
+    )
+    preprocess_rate_burst_s: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        default=10.0, description="How many seconds' worth of its rate a tenant may send at once."
     )
     preprocess_languages: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")], ...] = Field(
         default=LANGUAGES, description="Languages to tell apart, a JSON array; fewer make short texts surer."

@@ -29,6 +29,7 @@ from penstock_preprocess.language import SCANNED_CHARACTERS, LanguageDetector
 from penstock_preprocess.model import PromptModel
 from penstock_preprocess.normalization import Normalizer
 from penstock_preprocess.parsing import BodyIds, read_object, validate
+from penstock_preprocess.rates import Rates
 from penstock_preprocess.template import Turn
 
 SYSTEM_ROLES = ("system", "developer")
@@ -58,7 +59,7 @@ class _Reading:
 
 
 class PreprocessStage(PerRecord):
-    """Validates, normalizes, renders and counts. Pure but for the state of ids seen."""
+    """Validates, normalizes, renders and counts. Pure but for the state of ids seen and what tenants sent lately."""
 
     name = "preprocess"
 
@@ -69,12 +70,14 @@ class PreprocessStage(PerRecord):
         languages: LanguageDetector,
         seen: State,
         defaults: Defaults,
+        rates: Rates,
         release: str,
     ) -> None:
         self._model = model
         self._languages = languages
         self._seen = seen
         self._defaults = defaults
+        self._rates = rates
         self.versions: Mapping[str, str] = {
             "preprocess": release,
             "tokenizer": model.tokenizer.digest,
@@ -102,7 +105,8 @@ class PreprocessStage(PerRecord):
                 raise reading.error
             if reading.request is None:
                 raise InvalidRequest("body: nothing was read", field="body")
-            return self._preprocess(reading.request, self._dated(context, inbound.now_ms), inbound.now_ms)
+            _in_time(context, inbound.now_ms)
+            return self._preprocess(reading.request, context, inbound.now_ms)
         except PenstockError as error:
             raise error.about(context) from None
 
@@ -138,18 +142,18 @@ class PreprocessStage(PerRecord):
                 field="request-id",
             )
 
+    def _granted(self, context: RequestContext, tokens: int, now_ms: int) -> RequestContext:
+        """The context with the priority that its tenant's rate leaves it: over the rate it is bulk."""
+        if context.priority == "bulk" or self._rates.take(context.tenant, tokens, min(context.submitted_ms, now_ms)):
+            return context
+        return context.model_copy(update={"priority": "bulk", "requested_priority": context.priority})
+
     def _dated(self, context: RequestContext, now_ms: int) -> RequestContext:
-        """The context with a deadline; raises Expired where it has passed."""
-        if context.deadline_ms is None:
-            allowed = self._defaults.bulk_ms if context.priority == "bulk" else self._defaults.interactive_ms
-            return context.model_copy(update={"deadline_ms": now_ms + allowed})
-        if context.deadline_ms <= now_ms:
-            raise Expired(
-                f"header deadline: passed {now_ms - context.deadline_ms} ms before the request was read",
-                field="header deadline",
-                limit=context.deadline_ms,
-            )
-        return context
+        """The context with a deadline, that of its lane where it brought none."""
+        if context.deadline_ms is not None:
+            return context
+        allowed = self._defaults.bulk_ms if context.priority == "bulk" else self._defaults.interactive_ms
+        return context.model_copy(update={"deadline_ms": now_ms + allowed})
 
     def _preprocess(self, request: CompletionRequest, context: RequestContext, now_ms: int) -> RequestPreprocessed:
         if request.request_id is not None and request.request_id != context.request_id:
@@ -174,8 +178,9 @@ class PreprocessStage(PerRecord):
             stream=bool(request.stream),
             output=_output(request),
         )
+        context = self._granted(context, input_tokens + parameters.max_tokens, now_ms)
         return RequestPreprocessed(
-            context=context,
+            context=self._dated(context, now_ms),
             findings=Findings(
                 input_tokens=input_tokens,
                 language=self._languages.detect(_spoken(prompt)),
@@ -222,6 +227,16 @@ class PreprocessStage(PerRecord):
                 limit=limit,
             )
         return asked if asked is not None else min(self._defaults.max_tokens, room)
+
+
+def _in_time(context: RequestContext, now_ms: int) -> None:
+    """Raises Expired where the request's deadline has passed."""
+    if context.deadline_ms is not None and context.deadline_ms <= now_ms:
+        raise Expired(
+            f"header deadline: passed {now_ms - context.deadline_ms} ms before the request was read",
+            field="header deadline",
+            limit=context.deadline_ms,
+        )
 
 
 def _turns(request: CompletionRequest, normalizer: Normalizer) -> list[Turn]:

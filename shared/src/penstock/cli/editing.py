@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from penstock.cli.errors import CommandError
 from penstock.contracts.events import Event
+from penstock.contracts.lanes import base_of
 from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import DeadLetter
 from penstock.contracts.topics import EVENTS
@@ -39,7 +40,7 @@ def problem(edited: bytes, original: bytes, topic: str, known: DeadLetter) -> st
     """Why the edited body cannot go to the topic, None where it can: a sentence without its values."""
     if edited == original:
         return "nothing was changed"
-    kind: type[CompletionRequest | Event] = EVENTS.get(topic, CompletionRequest)
+    kind: type[CompletionRequest | Event] = EVENTS.get(base_of(topic), CompletionRequest)
     try:
         body = kind.model_validate_json(edited)
     except ValidationError as error:

@@ -11,9 +11,9 @@ import typer
 
 from penstock.cli.dead_letters import Letter
 from penstock.cli.durations import parse_duration
-from penstock.contracts.topics import EVENTS, REQUESTS, load_topics
+from penstock.contracts.topics import EVENTS, REQUESTS, load_topics, siblings
 
-INPUTS = (REQUESTS, *EVENTS)
+INPUTS = tuple(name for base in (REQUESTS, *EVENTS) for name in siblings(base))
 """The topics that stages read; a letter goes to one of them."""
 STAGES = tuple(dict.fromkeys(stage for topic in load_topics() if topic.name in INPUTS for stage in topic.read_by))
 HELP = (

@@ -36,7 +36,9 @@ def send(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl|-", help="One request a line; - reads standard input.")],
     *,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Whose requests these are.")] = None,
-    priority: Annotated[str | None, typer.Option("--priority", help="`interactive` or `bulk`.")] = None,
+    priority: Annotated[
+        str | None, typer.Option("--priority", help="`interactive` or `bulk`, which goes to `llm.requests.bulk`.")
+    ] = None,
     deadline: Annotated[
         str | None, typer.Option("--deadline", help="Give up on a request after this long, e.g. 30s.")
     ] = None,

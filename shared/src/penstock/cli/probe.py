@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.cli.errors import CommandError
 from penstock.cli.viewer import get
+from penstock.contracts.lanes import lane_of
 from penstock.local.ports import LOOPBACK
 
 _LIMIT_S = 2.0
@@ -28,6 +29,8 @@ class Figures:
     """A service's records so far."""
 
     lag: int = 0
+    lag_bulk: int = 0
+    """Of that, the bulk lane's."""
     taken_in: int = 0
     put_out: int = 0
     failed: int = 0
@@ -68,13 +71,15 @@ def parse_figures(exposition: str) -> Figures:
         "penstock_records_in_flight": "in_flight",
     }
     sums: dict[str, float] = {}
-    for name, value in _samples(exposition):
+    for name, topic, value in _samples(exposition):
         if name in wanted:
             sums[wanted[name]] = sums.get(wanted[name], 0.0) + value
+        if name == "penstock_consumer_lag_records" and lane_of(topic) == "bulk":
+            sums["lag_bulk"] = sums.get("lag_bulk", 0.0) + value
     return Figures(**{field: int(value) for field, value in sums.items()})
 
 
-def _samples(exposition: str) -> Iterable[tuple[str, float]]:
+def _samples(exposition: str) -> Iterable[tuple[str, str, float]]:
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
-            yield sample.name, sample.value
+            yield sample.name, sample.labels.get("topic", ""), sample.value

@@ -24,8 +24,9 @@ from penstock.cli.target import Target
 from penstock.contracts import headers as names_of
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import request_id_of
+from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.results import DeadLetter, Redriven
-from penstock.contracts.topics import DEAD_LETTERS, REQUESTS, load_topics
+from penstock.contracts.topics import DEAD_LETTERS, REQUESTS, in_lane, load_topics
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names, enqueue
 from penstock.runtime.sampling import extract
@@ -116,8 +117,8 @@ def destination(record: Read, letter: Letter, wish: Wish, names: Names) -> tuple
     inputs = [topic for topic in load_topics() if topic.name in INPUTS and wish.to in topic.read_by]
     for topic in inputs:
         if topic.message == schema:
-            return topic.name, None
-    taken = " and ".join(topic.message for topic in inputs)
+            return in_lane(topic.name, lane_of(plain)), None
+    taken = " and ".join(dict.fromkeys(topic.message for topic in inputs))
     return None, Refusal(
         "schema", f"it is of schema {schema or 'unknown'}, but {wish.to} reads {taken}; leave --to away"
     )
@@ -140,7 +141,7 @@ def weigh(record: Read, letter: Letter, wish: Wish, names: Names, now_ms: int) -
             "duplicate",
             "its request id was accepted before and the first record's result stands: send it under a new id",
         )
-    elif topic is not None and topic != REQUESTS:
+    elif topic is not None and base_of(topic) != REQUESTS:
         ended = _event_deadline(record.value)
         if wish.allowed_ms is not None:
             refusal = Refusal(
@@ -150,7 +151,7 @@ def weigh(record: Read, letter: Letter, wish: Wish, names: Names, now_ms: int) -
             refusal = Refusal(
                 "expired", f"its deadline, in the bytes, passed {(now_ms - ended) // 1000} s ago: send the request anew"
             )
-    had = topic == REQUESTS and record.header(names_of.DEADLINE) is not None
+    had = topic is not None and base_of(topic) == REQUESTS and record.header(names_of.DEADLINE) is not None
     return Candidate(letter.place, letter.metadata, topic, refusal, had)
 
 
@@ -208,14 +209,15 @@ def compose(record: Read, letter: Letter, topic: str, wish: Wish, *, names: Name
     """
     known = letter.metadata
     value = record.value if wish.edited is None else wish.edited
-    dropped = (*_NOT_KEPT, names_of.DEADLINE) if topic == REQUESTS else _NOT_KEPT
+    raw = base_of(topic) == REQUESTS
+    dropped = (*_NOT_KEPT, names_of.DEADLINE) if raw else _NOT_KEPT
     headers = [(name, value) for name, value in record.headers if name not in dropped]
     before = RequestHeaders.salvage([one for one in record.headers if one[0] == names_of.ATTEMPT]).attempt
     headers += [
         (names_of.ATTEMPT, str(before + 1).encode()),
         (names_of.REDRIVE_OF, known.source.place.encode()),
     ]
-    if topic == REQUESTS:
+    if raw:
         if wish.allowed_ms is not None:
             headers.append((names_of.DEADLINE, str(now_ms + wish.allowed_ms).encode()))
         if _derived_id(record, value, known):

@@ -1,4 +1,4 @@
-"""Publishing records to `llm.requests`, each under its own root span, and waiting for their results.
+"""Publishing records to `llm.requests` or its bulk sibling, each under a root span, and waiting for their results.
 
 One thread does both: results are taken in while records are still going out, so that they can be shown as they
 arrive and nothing piles up. Showing is left to the caller's callbacks.
@@ -20,7 +20,7 @@ from penstock.cli.sent import Refused, Sent
 from penstock.cli.target import Target
 from penstock.contracts.errors import LimitExceeded
 from penstock.contracts.results import RequestFinished
-from penstock.contracts.topics import REQUESTS
+from penstock.contracts.topics import REQUESTS, in_lane
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import enqueue
 
@@ -48,9 +48,10 @@ class Sending:
         on_result: OnResult | None = None,
         on_line: Callable[[Line], None] | None = None,
     ) -> None:
-        target.partitions(REQUESTS)  # a missing topic is told before anything is sent
+        self._plain = in_lane(REQUESTS, stamp.priority or "interactive")
+        target.partitions(self._plain)  # a missing topic is told before anything is sent
         self.sent = Sent()
-        self._topic = target.topic(REQUESTS)
+        self._topic = target.topic(self._plain)
         self._stamp = stamp
         self._on_result = on_result
         self._on_line = on_line
@@ -98,7 +99,7 @@ class Sending:
             self._live.__exit__(kind, error, traceback)
 
     def _publish(self, outgoing: Outgoing) -> None:
-        span = telemetry.start_send(trace.INVALID_SPAN, REQUESTS, self._topic)
+        span = telemetry.start_send(trace.INVALID_SPAN, self._plain, self._topic)
         span.set_attribute(telemetry.REQUEST_ID, outgoing.request_id)
 
         def delivered(error: KafkaError | None, _: Message | None) -> None:

@@ -184,14 +184,15 @@ def _describe(folder: StateFolder, state: StackState) -> dict[str, Any]:
 
 
 def _figures(found: Figures) -> dict[str, int]:
-    return {"lag": found.lag, "in": found.taken_in, "out": found.put_out, "failed": found.failed}
+    lags = {"lag": found.lag, "bulk_lag": found.lag_bulk}
+    return {**lags, "in": found.taken_in, "out": found.put_out, "failed": found.failed}
 
 
 def _table(described: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("component", "pid", "state", "ready"):
         table.add_column(heading)
-    for heading in ("lag", "in", "out", "failed"):
+    for heading in ("lag", "of it bulk", "in", "out", "failed"):
         table.add_column(heading, justify="right")
     table.add_column("address")
     for component in described["components"]:
@@ -201,7 +202,7 @@ def _table(described: dict[str, Any]) -> Table:
             str(component.get("pid", component["kind"])),
             "[green]running[/]" if runs else "[red]ended[/]",
             "[green]yes[/]" if ready else f"[red]no[/] {escape(component.get('why', ''))}",
-            *(str(component.get(key, "")) for key in ("lag", "in", "out", "failed")),
+            *(str(component.get(key, "")) for key in ("lag", "bulk_lag", "in", "out", "failed")),
             component.get("address", ""),
         )
     return table

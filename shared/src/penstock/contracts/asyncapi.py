@@ -13,6 +13,7 @@ from penstock.contracts import headers as names_of
 from penstock.contracts.base import Message
 from penstock.contracts.control import Cancel
 from penstock.contracts.events import Priority
+from penstock.contracts.lanes import lane_of
 from penstock.contracts.request import IDENTIFIER_PATTERN, CompletionRequest
 from penstock.contracts.results import DeadLetter
 from penstock.contracts.topics import MESSAGES, RETRIES, Party, StateEntry, Topic, load_topics
@@ -37,8 +38,8 @@ def document() -> dict[str, Any]:
             "title": "Penstock",
             "version": __version__,
             "description": (
-                "LLM requests as Kafka events. Publish to llm.requests; each record ends in exactly one record on "
-                "llm.results. Addresses are written without the topic prefix (PENSTOCK_TOPIC_PREFIX)."
+                "LLM requests as Kafka events. Publish to llm.requests, or llm.requests.bulk; each record ends in "
+                "exactly one record on llm.results. Addresses are without the topic prefix (PENSTOCK_TOPIC_PREFIX)."
             ),
             "license": {"name": "Apache-2.0"},
         },
@@ -254,6 +255,7 @@ def _operation(topic: Topic, service: str, action: str) -> dict[str, Any]:
     if action == "receive":
         purpose = {StateEntry.schema_name: "-state", Cancel.schema_name: "-control"}.get(topic.message, "")
         purpose = "-retry" if topic.name in RETRIES.values() else purpose
-        group = {"type": "string", "const": f"penstock-{service}{purpose}"}
+        lane = "-bulk" if lane_of(topic.name) == "bulk" else ""
+        group = {"type": "string", "const": f"penstock-{service}{purpose}{lane}"}
         operation["bindings"] = {"kafka": {"groupId": group, "bindingVersion": BINDING_VERSION}}
     return operation

@@ -48,6 +48,9 @@ class RequestContext(Contract):
     conversation_id: Identifier
     tenant: Identifier = "default"
     priority: Priority = "interactive"
+    """As granted: the lane that the request takes."""
+    requested_priority: Priority | None = None
+    """As asked for, where another one was granted."""
     deadline_ms: Annotated[int, Field(ge=0)] | None = None
     """Absolute, milliseconds since the epoch."""
     submitted_ms: Annotated[int, Field(ge=0)]

@@ -7,6 +7,7 @@ import uuid
 
 from penstock.contracts.events import RequestContext, Source
 from penstock.contracts.headers import RequestHeaders
+from penstock.contracts.lanes import lane_of
 from penstock.contracts.request import IDENTIFIER_PATTERN
 
 _NAMESPACE = uuid.UUID("6f1c3ed4-5a53-5d1c-9f0e-5b1f8f6f7a11")
@@ -29,14 +30,17 @@ def context_of(
     body_tenant: str | None = None,
     default_tenant: str = "default",
 ) -> RequestContext:
-    """Headers win over the body, the body over the record key, the key over what can be derived."""
+    """Headers win over the body, the body over the record key, the key over what can be derived.
+
+    What was published to the bulk lane stays in it: a header cannot raise its priority.
+    """
     request_id = headers.request_id or body_request_id or request_id_of(source)
     conversation_id = headers.conversation_id or body_conversation_id or _identifier(key) or request_id
     return RequestContext(
         request_id=request_id,
         conversation_id=conversation_id,
         tenant=headers.tenant or body_tenant or default_tenant,
-        priority=headers.priority or "interactive",
+        priority="bulk" if lane_of(source.topic) == "bulk" else headers.priority or "interactive",
         deadline_ms=headers.deadline_ms,
         submitted_ms=max(0, submitted_ms),
         source=source,

@@ -98,6 +98,9 @@ class RequestFinished(Message):
     conversation_id: Identifier
     tenant: Identifier
     priority: Priority
+    """As granted."""
+    requested_priority: Priority | None = None
+    """As asked for, where another one was granted."""
     source: Source
     trace_id: str | None = None
     language: Language | None = None

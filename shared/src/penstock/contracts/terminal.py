@@ -24,6 +24,7 @@ def finish(
         conversation_id=context.conversation_id,
         tenant=context.tenant,
         priority=context.priority,
+        requested_priority=context.requested_priority,
         source=context.source,
         language=findings.language,
         changes=findings.changes,

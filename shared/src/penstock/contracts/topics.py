@@ -19,11 +19,13 @@ from penstock.contracts.events import (
     CompletionGenerated,
     CompletionScreened,
     Event,
+    Priority,
     RequestAnonymized,
     RequestPreprocessed,
     RequestScreened,
     TokensGenerated,
 )
+from penstock.contracts.lanes import BULK_SUFFIX, base_of
 from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import DeadLetter, RequestFinished
 
@@ -80,7 +82,7 @@ EVENTS: Final[Mapping[str, type[Event]]] = {
     COMPLETIONS: CompletionGenerated,
     SCREENED_COMPLETIONS: CompletionScreened,
 }
-"""Topic -> the event between two stages that it carries."""
+"""Topic -> the event between two stages that it carries; its sibling in the bulk lane carries the same."""
 
 RETRIES: Final[Mapping[str, str]] = {
     "preprocess": RETRY_PREPROCESS,
@@ -112,6 +114,8 @@ class Topic(Contract):
     cleanup: Literal["delete", "compact", "compact,delete"]
     restricted: bool
     max_message_bytes: Annotated[int, Field(ge=1024)]
+    lanes: bool = False
+    """Whether it has a sibling for bulk requests."""
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -129,20 +133,44 @@ class Topic(Contract):
 
 @cache
 def load_topics() -> tuple[Topic, ...]:
-    """All declared topics, in the order of the path."""
+    """All topics in the order of the path; the bulk sibling of one that has lanes comes right after it."""
     text = resources.files(__package__).joinpath("topics.toml").read_text()
-    return tuple(Topic.model_validate(entry) for entry in tomllib.loads(text)["topic"])
+    topics: list[Topic] = []
+    for entry in tomllib.loads(text)["topic"]:
+        topic = Topic.model_validate(entry)
+        topics.append(topic)
+        if topic.lanes:
+            bulk = {"name": f"{topic.name}{BULK_SUFFIX}", "description": f"{topic.description} The bulk lane."}
+            topics.append(topic.model_copy(update=bulk))
+    return tuple(topics)
+
+
+@cache
+def in_lane(name: str, lane: Priority) -> str:
+    """The topic that carries what `name` carries in a lane: its sibling, or itself where it has none."""
+    has = any(topic.lanes for topic in load_topics() if topic.name == base_of(name))
+    return f"{base_of(name)}{BULK_SUFFIX}" if has and lane == "bulk" else base_of(name)
+
+
+@cache
+def siblings(name: str) -> tuple[str, ...]:
+    """The topic and, where it has one, its sibling in the bulk lane."""
+    return tuple(dict.fromkeys((in_lane(name, "interactive"), in_lane(name, "bulk"))))
 
 
 def topic_of(message: Message | type[Message]) -> str:
-    """The one topic that carries messages of this kind first; they may wait on a retry topic besides."""
+    """The one topic of the interactive lane that carries such messages first; they may wait on a retry topic."""
     return _topic_of(message.schema_name)
 
 
 @cache
 def _topic_of(schema_name: str) -> str:
     waiting = RETRIES.values()
-    names = [topic.name for topic in load_topics() if topic.message == schema_name and topic.name not in waiting]
+    names = [
+        topic.name
+        for topic in load_topics()
+        if topic.message == schema_name and topic.name not in waiting and base_of(topic.name) == topic.name
+    ]
     if len(names) != 1:
         raise LookupError(f"{schema_name} is carried by {len(names)} topics")
     return names[0]

@@ -19,6 +19,8 @@ def account(metrics: StageMetrics, stage: str, settled: Sequence[Settled]) -> No
         metrics.records_in.labels(stage, topic).inc(count)
     for topic, count in Counter([output.topic for one in settled for output in one.outputs]).items():
         metrics.records_out.labels(stage, topic).inc(count)
+    if demoted := sum(one.demoted for one in settled):
+        metrics.demoted.labels(stage).inc(demoted)
     for one in settled:
         if one.status is not None:
             metrics.results.labels(stage, one.status).inc()

@@ -23,6 +23,7 @@ from confluent_kafka.admin import (
 )
 
 from penstock.contracts.errors import BackendUnavailable
+from penstock.contracts.lanes import base_of
 from penstock.contracts.topics import DEAD_LETTERS, EVENTS, REQUESTS, Party, Topic, load_topics
 from penstock.runtime.kafka import Names
 
@@ -102,7 +103,7 @@ def _of_party(party: Party, names: Names, principal_prefix: str) -> Iterator[Gra
 
 def _redriven(topic: Topic) -> bool:
     """Whether `penstock dlq redrive` writes there: records to where they were read, markers beside the letters."""
-    return topic.name in (REQUESTS, DEAD_LETTERS, *EVENTS)
+    return base_of(topic.name) in (REQUESTS, DEAD_LETTERS, *EVENTS)
 
 
 def apply(options: Mapping[str, Any], wanted: Iterable[Grant]) -> list[Grant]:

@@ -14,10 +14,12 @@ from confluent_kafka import KafkaException
 
 from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
-from penstock.contracts.topics import CONTROL
-from penstock.runtime import access, kafka, logging, telemetry
+from penstock.contracts.events import Priority
+from penstock.contracts.topics import CONTROL, in_lane, siblings
+from penstock.runtime import access, kafka, lanes, logging, telemetry
 from penstock.runtime.control import ControlReader
-from penstock.runtime.health import Health, HealthServer
+from penstock.runtime.gate import Gate
+from penstock.runtime.health import Health, HealthServer, JoinedHealth
 from penstock.runtime.intake import Lane
 from penstock.runtime.kafka import Names
 from penstock.runtime.ledger import Ledger
@@ -25,7 +27,7 @@ from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Boundary, Processor
 from penstock.runtime.publisher import Fenced, Publisher, Stuck
 from penstock.runtime.pump import pumping
-from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings
+from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings, lanes_of
 from penstock.runtime.stage import Stage, TokenSink, UnorderedStage
 from penstock.runtime.state import StateStore
 from penstock.runtime.tokens import KafkaTokens
@@ -79,10 +81,13 @@ class Resources:
             max_entries=self._settings.cancellations_max,
         )
 
-    def close(self) -> None:
-        """Deliver what is queued."""
+    def close(self, *, stores: bool = True) -> None:
+        """Deliver what is queued; leave the broker, where no lane uses the stores any more."""
         if "control" in self.__dict__:
             self.control.close()
+        if stores:
+            for state in self.states.values():
+                state.close()
         if "_token_producer" in self.__dict__:
             self._token_producer.close()
 
@@ -106,7 +111,8 @@ def serve(
         signal.signal(number, lambda *_: stopping.set())
     try:
         provider = telemetry.configure(name, settings.instance)
-        health, metrics = Health(), StageMetrics(name)
+        healths, metrics = {lane: Health() for lane in lanes_of(settings)}, StageMetrics(name)
+        health = JoinedHealth(healths)
         server = HealthServer(settings.http_host, settings.http_port, health, metrics.exposition)
     except ConfigurationError as error:
         return _refused(error)
@@ -125,12 +131,12 @@ def serve(
             names=names,
             resources=resources,
             metrics=metrics,
-            health=health,
+            healths=healths,
             stopping=stopping,
         )
     except ConfigurationError as error:
         return _refused(error)
-    resources.close()
+    resources.close(stores=clean)
     server.stop()
     provider.shutdown()
     _log.info("runtime.process.stopped", status=status, clean=clean)
@@ -150,67 +156,90 @@ def _run(
     names: Names,
     resources: Resources,
     metrics: StageMetrics,
-    health: Health,
+    healths: dict[Priority, Health],
     stopping: threading.Event,
 ) -> tuple[int, bool]:
-    transactional_id = names.transactional_id(stage.name, settings.instance) if settings.exactly_once else None
-    publisher = Publisher(kafka.producer(settings, transactional_id), names)
-    ledger = _ledger(settings, names, resources, ledger_topic) if isinstance(stage, UnorderedStage) else None
+    """Run the stage in its lanes; the exit status, and whether nothing was left running."""
+    unordered = isinstance(stage, UnorderedStage)
+    served = tuple(healths)
+    if unordered:
+        for lane in served[1:]:  # one loop, one producer and one health for all its lanes
+            del healths[lane]
+    ids = {lane: names.transactional_id(stage.name, settings.instance, lane) for lane in healths}
+    book = _ledger(settings, names, resources, ledger_topic) if unordered else None
     resources.control.changed = metrics.cancellations.labels(stage.name).set
     try:
-        if not _connect(settings, publisher, resources, health, stopping):
+        publishers = {
+            lane: Publisher(kafka.producer(settings, ids[lane] if settings.exactly_once else None), names)
+            for lane in healths
+        }
+        if not _connect(settings, list(publishers.values()), resources, list(healths.values()), stopping):
             return EXIT_STOPPED, True
-        topics = [names.topic(topic) for topic in consumes]
-        worker: Worker | UnorderedWorker
+    except (Fenced, BackendTimeout, KafkaException) as error:
+        return _failed(error, ", ".join(ids.values()), settings)
+    gate = None
+    if len(healths) > 1:
+        sys.setswitchinterval(lanes.SWITCH_INTERVAL_S)
+        gate = Gate(
+            share=settings.lane_bulk_share,
+            quiet_s=settings.lane_quiet_ms / 1000,
+            slice_s=settings.lane_slice_ms / 1000,
+            stopping=stopping,
+        )
+
+    def read(lane: Priority) -> tuple[str, ...]:
+        return tuple(names.topic(in_lane(topic, lane)) for topic in consumes)
+
+    def worker(lane: Priority) -> Worker | UnorderedWorker:
         if isinstance(stage, UnorderedStage):
             if not isinstance(settings, UnorderedSettings):
                 raise ConfigurationError(f"stage {stage.name} is unordered: its settings are no UnorderedSettings")
-            worker = UnorderedWorker(
-                lanes=[Lane("interactive", tuple(topics), names.group(stage.name))],
+            return UnorderedWorker(
+                lanes=[Lane(one, read(one), names.group(stage.name, one)) for one in served],
                 stage=stage,
                 settings=settings,
                 boundary=Boundary(stage, names=names, cancellations=resources.control.cancellations),
-                publisher=publisher,
-                ledger=ledger,
+                publisher=publishers[lane],
+                ledger=book,
                 metrics=metrics,
-                health=health,
+                health=healths[lane],
                 stopping=stopping,
             )
-        else:
-            worker = Worker(
-                name=stage.name,
-                topics=topics,
-                settings=settings,
-                processor=Processor(
-                    stage,
-                    settings,
-                    names=names,
-                    metrics=metrics,
-                    stopping=stopping,
-                    cancellations=resources.control.cancellations,
-                ),
-                publisher=publisher,
-                states=resources.states,
+        return Worker(
+            name=stage.name,
+            topics=list(read(lane)),
+            settings=settings,
+            processor=Processor(
+                stage,
+                settings,
+                names=names,
                 metrics=metrics,
-                health=health,
                 stopping=stopping,
-            )
-        health.why_not = "waiting for partitions"
-        with pumping(stage.name, consumes, settings=settings, names=names, metrics=metrics, stopping=stopping):
-            return EXIT_STOPPED, worker.run()
-    except Stuck:
-        _log.error("runtime.transaction.stuck", transactional_id=transactional_id)
-        return EXIT_FAILED, False
-    except Fenced as error:
-        _log.error("runtime.process.fenced", reason=str(error), transactional_id=transactional_id)
-    except BackendTimeout as error:
-        _log.error("runtime.process.failed", code=error.code, reason=error.message)
-    except KafkaException as error:
-        cause = error.args[0]
-        refused = cause.code() in access.NOT_AUTHORIZED
-        advice = {"to_do": access.to_do(cause, settings.kafka_sasl_username)} if refused else {}
-        _log.error("runtime.process.failed", code="kafka", reason=cause.name(), **advice)
-    return EXIT_FAILED, True
+                cancellations=resources.control.cancellations,
+            ),
+            publisher=publishers[lane],
+            states=resources.states,
+            metrics=metrics,
+            health=healths[lane],
+            stopping=stopping,
+            lane=lane,
+            gate=gate,
+        )
+
+    inputs = [name for topic in consumes for name in siblings(topic)]
+    try:
+        with pumping(stage.name, inputs, settings=settings, names=names, metrics=metrics, stopping=stopping):
+            ended = lanes.run({lane: worker(lane).run for lane in healths}, stopping)
+    except (Fenced, Stuck, BackendTimeout, KafkaException) as error:
+        return _failed(error, ", ".join(ids.values()), settings)
+    status, clean = EXIT_STOPPED, True
+    for lane, end in ended.items():
+        if end.error is None:
+            clean = clean and end.clean
+            continue
+        failed, left_clean = _failed(end.error, ids[lane], settings)
+        status, clean = max(status, failed), clean and left_clean
+    return status, clean
 
 
 def _ledger(settings: ServiceSettings, names: Names, resources: Resources, topic: str | None) -> Ledger | None:
@@ -219,20 +248,52 @@ def _ledger(settings: ServiceSettings, names: Names, resources: Resources, topic
     return Ledger(kafka.producer(settings, None), topic, resources.state(topic, transactional=False), names)
 
 
+def _failed(error: BaseException, transactional_id: str, settings: ServiceSettings) -> tuple[int, bool]:
+    """Log why a lane ended; raises what is neither the broker's nor the client's doing."""
+    match error:
+        case Stuck():
+            _log.error("runtime.transaction.stuck", transactional_id=transactional_id)
+            return EXIT_FAILED, False
+        case Fenced():
+            _log.error("runtime.process.fenced", reason=str(error), transactional_id=transactional_id)
+        case BackendTimeout():
+            _log.error("runtime.process.failed", code=error.code, reason=error.message)
+        case KafkaException():
+            cause = error.args[0]
+            refused = cause.code() in access.NOT_AUTHORIZED
+            advice = {"to_do": access.to_do(cause, settings.kafka_sasl_username)} if refused else {}
+            _log.error("runtime.process.failed", code="kafka", reason=cause.name(), **advice)
+        case _:
+            raise error
+    return EXIT_FAILED, True
+
+
 def _connect(
-    settings: ServiceSettings, publisher: Publisher, resources: Resources, health: Health, stopping: threading.Event
+    settings: ServiceSettings,
+    publishers: Sequence[Publisher],
+    resources: Resources,
+    healths: Sequence[Health],
+    stopping: threading.Event,
 ) -> bool:
     """Reach the broker and restore state, waiting as long as it takes; False where told to stop meanwhile.
 
     Raises ConfigurationError where the broker does not let this process in, and KafkaException where an ACL refuses.
     """
+
+    def waiting_for(what: str) -> None:
+        for health in healths:
+            health.beat()
+            health.why_not = what
+
+    idle = list(publishers)
     while not stopping.is_set():
-        health.beat()
-        health.why_not = "waiting for the broker"
+        waiting_for("waiting for the broker")
         try:
             access.reach(settings, BROKER_ANSWER_S)
-            publisher.start()
-            health.why_not = "restoring state"
+            while idle:
+                idle[0].start()
+                idle.pop(0)
+            waiting_for("restoring state")
             resources.control.start()
             for state in resources.states.values():
                 state.start()
@@ -243,6 +304,7 @@ def _connect(
             _log.warning("runtime.broker.unreachable", error=error.args[0].name())
             stopping.wait(BROKER_RETRY_S)
         else:
+            waiting_for("waiting for partitions")
             return True
     return False
 

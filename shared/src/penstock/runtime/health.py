@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.contracts.errors import ConfigurationError
+from penstock.contracts.events import Priority
 
 STALLED_AFTER_S = 60.0
 """A loop that has not turned for this long is not alive."""
@@ -34,10 +35,54 @@ class Health:
         return self._clock() - self._beat < STALLED_AFTER_S
 
 
+class Vitals(Protocol):
+    """What the server asks of a process's health."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its loops turned lately."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes work."""
+        ...
+
+    @property
+    def why_not(self) -> str:
+        """Why it does not."""
+        ...
+
+
+class JoinedHealth:
+    """The health of several loops as one: alive and ready where all of them are."""
+
+    def __init__(self, parts: Mapping[Priority, Health]) -> None:
+        self._parts = parts
+
+    @property
+    def alive(self) -> bool:
+        """Whether all loops turned lately."""
+        return all(part.alive for part in self._parts.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether all take work."""
+        return all(part.ready for part in self._parts.values())
+
+    @property
+    def why_not(self) -> str:
+        """What they wait for; where it is not the same for all, which lane waits for what."""
+        waiting = {lane: part.why_not for lane, part in self._parts.items() if not part.ready}
+        if len(waiting) == len(self._parts) and len(set(waiting.values())) == 1:
+            return next(iter(waiting.values()))
+        return ", ".join(f"{lane}: {why}" for lane, why in waiting.items())
+
+
 class HealthServer:
     """Serves health and metrics from a thread of its own."""
 
-    def __init__(self, host: str, port: int, health: Health, exposition: Callable[[], bytes]) -> None:
+    def __init__(self, host: str, port: int, health: Vitals, exposition: Callable[[], bytes]) -> None:
         handler = _handler(health, exposition)
         try:
             self._server = ThreadingHTTPServer((host, port), handler)
@@ -64,7 +109,7 @@ class HealthServer:
         self._server.server_close()
 
 
-def _handler(health: Health, exposition: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
+def _handler(health: Vitals, exposition: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             match self.path.split("?", 1)[0]:

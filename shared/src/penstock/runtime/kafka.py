@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, Message
 
+from penstock.contracts.events import Priority
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Record
 
@@ -36,17 +37,18 @@ class Names:
         """The declared name of a topic on the broker."""
         return topic.removeprefix(self.prefix)
 
-    def group(self, stage: str) -> str:
-        """The stage's consumer group."""
-        return f"{self.prefix}penstock-{stage}"
+    def group(self, stage: str, lane: Priority = "interactive") -> str:
+        """The stage's consumer group in a lane."""
+        return f"{self.prefix}penstock-{stage}{'-bulk' if lane == 'bulk' else ''}"
 
     def retry_group(self, stage: str) -> str:
         """The consumer group that reads the stage's retry topic."""
         return f"{self.group(stage)}-retry"
 
-    def transactional_id(self, stage: str, instance: str) -> str:
+    def transactional_id(self, stage: str, instance: str, lane: Priority = "interactive") -> str:
         """Fixed for each slot: a restart then fences its own remains at once."""
-        return f"{self.prefix}penstock-{stage}-{instance}"
+        # no instance's name may hold a colon, so no two slots share an id
+        return f"{self.prefix}penstock-{stage}-{instance}{':bulk' if lane == 'bulk' else ''}"
 
 
 def common(settings: ServiceSettings) -> dict[str, Any]:

@@ -83,6 +83,12 @@ class StageMetrics:
             ["stage"],
             registry=registry,
         )
+        self.demoted = Counter(
+            "penstock_requests_demoted",
+            "Requests granted a lower priority than asked for.",
+            ["stage"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "penstock_records_in_flight", "Records consumed and not yet committed.", ["stage"], registry=registry
         )

@@ -24,7 +24,7 @@ from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
 from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished
 from penstock.contracts.terminal import finish, status_of
-from penstock.contracts.topics import DEAD_LETTERS, RETRIES, load_topics, topic_of
+from penstock.contracts.topics import DEAD_LETTERS, RETRIES, in_lane, load_topics, topic_of
 from penstock.runtime import telemetry
 from penstock.runtime.kafka import Names
 from penstock.runtime.stage import Inbound, Outcome, Record
@@ -68,6 +68,8 @@ class Settled:
     """Of the terminal result, where there is one."""
     code: str | None = None
     """Of the error, where there is one."""
+    demoted: bool = False
+    """Whether this stage granted the request a lower priority than it asked for."""
 
 
 class Settler:
@@ -138,7 +140,9 @@ class Settler:
         )
         event = event.having(context=context)
         self._identify(inbound, context)
-        return Settled(inbound, [self._message(inbound, event, context, finished_ms)])
+        known = inbound.event.context.requested_priority if inbound.event else None
+        demoted = context.requested_priority is not None and known is None
+        return Settled(inbound, [self._message(inbound, event, context, finished_ms)], demoted=demoted)
 
     def _terminal(self, inbound: Inbound, result: RequestFinished, finished_ms: int) -> Settled:
         if result.status in KEPT_STATUSES:
@@ -216,7 +220,7 @@ class Settler:
         return Output(DEAD_LETTERS, record.key, record.value, [*kept, (names_of.DEAD_LETTER, letter.encode())])
 
     def _message(self, inbound: Inbound, message: Message, context: RequestContext, finished_ms: int) -> Output:
-        topic = topic_of(message)
+        topic = in_lane(topic_of(message), context.priority)
         value = message.encode()
         limit = _LIMITS[topic] - RECORD_OVERHEAD_BYTES
         if len(value) > limit:

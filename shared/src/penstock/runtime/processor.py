@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from penstock.contracts.errors import Cancelled, Expired, PenstockError, RetriableError, StageError
 from penstock.contracts.events import Event, RequestContext
 from penstock.contracts.headers import SCHEMA, RequestHeaders, schema_of
+from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
@@ -52,17 +53,17 @@ class Boundary:
         self._plain: dict[str, str] = {}
         self._cancellations = cancellations
         self._stage_name = stage.name
-        self._group = names.group(stage.name)
         self._settler = Settler(stage.name, stage.versions, names)
 
     def open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
         """The record as a stage is given it, and the error that ends it before any stage sees it."""
         topic = self._plain.get(record.topic) or self._plain.setdefault(record.topic, self._names.plain(record.topic))
-        span = telemetry.start_process(record, topic, self._group, start_ns)
+        group = self._names.group(self._stage_name, lane_of(topic))
+        span = telemetry.start_process(record, topic, group, start_ns)
         if (delayed := record.delayed) is not None:
             telemetry.annotate(span, {telemetry.ATTEMPTS_BEFORE: delayed.attempts})
         now_ms = start_ns // 1_000_000
-        kind = EVENTS.get(topic)
+        kind = EVENTS.get(base_of(topic))
         if kind is None:
             return Inbound(record, now_ms, None, span), None
         try:

@@ -26,7 +26,7 @@ from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Output
 from penstock.runtime.progress import Checkpoint, Progress, decode
 from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
-from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.settings import ServiceSettings, lanes_of
 from penstock.runtime.waiting import Slot, Waiting, WaitingRoom
 
 _log = structlog.get_logger()
@@ -67,7 +67,7 @@ class Pump:
         self._metrics = metrics
         self._stopping = stopping
         self._clock_ms = clock_ms
-        transactional_id = f"{names.transactional_id(stage, settings.instance)}-retry"
+        transactional_id = f"{names.transactional_id(stage, settings.instance, lanes_of(settings)[0])}-retry"
         self._publisher = Publisher(kafka.producer(settings, transactional_id), names)
         config = kafka.consumer(settings, names.retry_group(stage))
         # mostly there is nothing to read: the broker answers at once where there is, and is asked seldom otherwise

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_settings import SettingsConfigDict, SettingsError
 
 from penstock.contracts.errors import PolicyName
+from penstock.contracts.events import Priority
+from penstock.contracts.lanes import LANES
 from penstock.contracts.request import Identifier
 from penstock.runtime.connection import PREFIX, KafkaSettings
 
@@ -84,6 +86,18 @@ class ServiceSettings(KafkaSettings):
     )
     cancellations_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=100_000, description="Most cancellations in force that a process keeps; the oldest go first."
+    )
+    lanes: Literal["interactive,bulk", "interactive", "bulk"] = Field(
+        default="interactive,bulk", description="Which lanes this process works on."
+    )
+    lane_bulk_share: Annotated[float, Field(ge=0.01, le=1)] = Field(
+        default=0.1, description="Share of the time that bulk work gets however much interactive work there is."
+    )
+    lane_quiet_ms: Annotated[float, Field(ge=0, le=10_000)] = Field(
+        default=10.0, description="How long after interactive work bulk work still keeps to its share."
+    )
+    lane_slice_ms: Annotated[float, Field(gt=0, le=600_000)] = Field(
+        default=5.0, description="About how long bulk work goes on before it looks for interactive work."
     )
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5, description="Attempts at a record, over restarts, before it is a dead letter."
@@ -158,6 +172,11 @@ class UnorderedSettings(ServiceSettings):
     calls_ledger: bool = Field(
         default=True, description="Note calls and answers in llm.state.calls, so that a crash does not pay twice."
     )
+
+
+def lanes_of(settings: ServiceSettings) -> tuple[Priority, ...]:
+    """The lanes that a process works on."""
+    return tuple(lane for lane in LANES if lane in settings.lanes.split(","))
 
 
 class BadSettings(Exception):

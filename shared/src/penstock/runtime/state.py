@@ -1,13 +1,15 @@
 """Keyed state in a compacted topic: restored at start, followed while others write, part of the transaction.
 
 Every instance holds the whole table (bounded, least recently used first out), so a partition can move
-to any of them. It does not order two instances that write the same key at the same moment.
+to any of them. It does not order two instances that write the same key at the same moment. The lanes of a
+process share the table; what each has written and not yet committed is its own (`lanes.CURRENT` says whose).
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,8 +20,10 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
 
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
+from penstock.contracts.events import Priority
 from penstock.contracts.topics import StateEntry
 from penstock.runtime.access import NOT_AUTHORIZED
+from penstock.runtime.lanes import CURRENT
 
 _log = structlog.get_logger()
 
@@ -50,22 +54,26 @@ class StateStore:
         self._clock = clock
         self._table: OrderedDict[str, tuple[int, str]] = OrderedDict()
         """key -> (offset, value); a key always lives in one partition, so offsets order its values."""
-        self._pending: dict[str, str] = {}
+        self._pending: defaultdict[Priority, dict[str, str]] = defaultdict(dict)
+        self._lock = threading.Lock()
+        self._reading = threading.RLock()
         self._read_to: dict[int, int] = {}
 
     def get(self, key: str) -> str | None:
         """The newest value, this batch's own writes included."""
-        if key in self._pending:
-            return self._pending[key]
-        entry = self._table.get(key)
-        if entry is None:
-            return None
-        self._table.move_to_end(key)
-        return entry[1]
+        own = self._pending[CURRENT.get()].get(key)
+        if own is not None:
+            return own
+        with self._lock:
+            entry = self._table.get(key)
+            if entry is None:
+                return None
+            self._table.move_to_end(key)
+            return entry[1]
 
     def put(self, key: str, value: str) -> None:
         """Set a value in this batch's transaction."""
-        self._pending[key] = value
+        self._pending[CURRENT.get()][key] = value
 
     def __len__(self) -> int:
         return len(self._table)
@@ -83,6 +91,10 @@ class StateStore:
 
     def catch_up(self) -> None:
         """Read on until everything committed by now is in the table; raises BackendTimeout."""
+        with self._reading:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
         until = self._clock() + RESTORE_TIMEOUT_S
         ends = self._ends(until)
         while any(self._read_to[number] < end for number, end in ends.items()):
@@ -107,22 +119,27 @@ class StateStore:
                     self._admin.list_topics(self.topic, timeout=5)
 
     def refresh(self) -> None:
-        """Take in what others have written, without waiting."""
-        self._take(self._reader.consume(10_000, timeout=0))
+        """Take in what others have written, without waiting: the other lane may be at it already."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._take(self._reader.consume(10_000, timeout=0))
+            finally:
+                self._reading.release()
 
     def pending(self) -> dict[str, StateEntry]:
         """This batch's writes, to be produced in its transaction."""
-        return {key: StateEntry(value=value) for key, value in self._pending.items()}
+        return {key: StateEntry(value=value) for key, value in self._pending[CURRENT.get()].items()}
 
     def commit(self, offsets: dict[str, int]) -> None:
         """The transaction is through; `offsets` says where each key was written."""
-        for key, value in self._pending.items():
+        own = self._pending[CURRENT.get()]
+        for key, value in own.items():
             self._set(key, offsets.get(key, 0), value)
-        self._pending.clear()
+        own.clear()
 
     def rollback(self) -> None:
         """The batch is given up: so are its writes."""
-        self._pending.clear()
+        self._pending[CURRENT.get()].clear()
 
     def close(self) -> None:
         """Leave the broker."""
@@ -144,7 +161,8 @@ class StateStore:
         key = (message.key() or b"").decode("utf-8", "replace")
         value = message.value()
         if value is None:
-            self._table.pop(key, None)
+            with self._lock:
+                self._table.pop(key, None)
             return
         try:
             entry = StateEntry.model_validate_json(value)
@@ -156,10 +174,11 @@ class StateStore:
         self._set(key, message.offset(), entry.value)
 
     def _set(self, key: str, offset: int, value: str) -> None:
-        known = self._table.get(key)
-        if known is not None and known[0] > offset:
-            return
-        self._table[key] = (offset, value)
-        self._table.move_to_end(key)
-        while len(self._table) > self._max_entries:
-            self._table.popitem(last=False)
+        with self._lock:
+            known = self._table.get(key)
+            if known is not None and known[0] > offset:
+                return
+            self._table[key] = (offset, value)
+            self._table.move_to_end(key)
+            while len(self._table) > self._max_entries:
+                self._table.popitem(last=False)

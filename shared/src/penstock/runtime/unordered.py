@@ -24,6 +24,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from penstock.contracts.base import Message
 from penstock.contracts.errors import Cancelled, Expired, PenstockError
+from penstock.contracts.events import Priority
 from penstock.contracts.headers import RequestHeaders
 from penstock.runtime import kafka
 from penstock.runtime.accounting import account
@@ -119,7 +120,7 @@ class UnorderedWorker:
         self._deadlines: list[tuple[int, int, Work]] = []
         self._finished: list[Finished] = []
         self._tie = itertools.count()
-        self._full = False
+        self._full: set[Priority] = set()
         self._commit_after = 0.0
         """After an abort: when to try again."""
         self._aborts = 0
@@ -193,25 +194,27 @@ class UnorderedWorker:
     # --- taking records
 
     def _take(self) -> int:
-        room = self._room()
         wait_s = 0.0 if self._running or self._finished or len(self._window) else IDLE_S
         taken = 0
         for intake in self._intakes:
-            fresh = intake.take(min(room, self._settings.batch_max_records), wait_s)
+            fresh = intake.take(min(self._room(intake.lane.name), self._settings.batch_max_records), wait_s)
             for one in fresh:
                 self._open(one, intake)
             taken += len(fresh)
             wait_s = 0.0
         return taken
 
-    def _room(self) -> int:
+    def _room(self, lane: Priority) -> int:
+        """How many more records of a lane may be taken; bulk leaves a share of the window to interactive ones."""
         most = self._settings.calls_max_waiting
+        if lane == "bulk":
+            most = max(1, int(most * (1 - self._settings.calls_interactive_share)))
         waiting = len(self._window) + len(self._retries)
         if waiting >= most:
-            self._full = True
+            self._full.add(lane)
         elif waiting <= most * ROOM_AGAIN:
-            self._full = False
-        return 0 if self._full else most - waiting
+            self._full.discard(lane)
+        return 0 if lane in self._full else most - waiting
 
     def _open(self, fresh: Fresh, intake: Intake) -> None:
         inbound, early = self._boundary.open(fresh.record, self._clock_ns())

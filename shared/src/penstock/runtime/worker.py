@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
+from penstock.contracts.events import Priority
 from penstock.runtime import kafka
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.accounting import account
+from penstock.runtime.gate import Gate
 from penstock.runtime.health import Health
 from penstock.runtime.kafka import Names
 from penstock.runtime.lag import show_lag
+from penstock.runtime.lanes import CURRENT
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
 from penstock.runtime.processor import Interrupted, Processor
@@ -67,7 +70,7 @@ class Batch:
 
 
 class Worker:
-    """Runs one stage over its topics until told to stop."""
+    """Runs one stage over its topics of one lane until told to stop."""
 
     def __init__(
         self,
@@ -81,8 +84,13 @@ class Worker:
         metrics: StageMetrics,
         health: Health,
         stopping: threading.Event,
+        lane: Priority = "interactive",
+        gate: Gate | None = None,
     ) -> None:
+        """`gate` is what the lanes of this process share; None where the lane is alone."""
         self._name = name
+        self._lane = lane
+        self._gate = gate
         self._topics = topics
         self._settings = settings
         self._processor = processor
@@ -91,13 +99,16 @@ class Worker:
         self._metrics = metrics
         self._health = health
         self._stopping = stopping
-        config = kafka.consumer(settings, Names(settings.topic_prefix).group(name))
+        config = kafka.consumer(settings, Names(settings.topic_prefix).group(name, lane))
         self._consumer = Consumer({**config, "stats_cb": self._statistics, "error_cb": kafka.ErrorLog()})
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="stage")
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix=f"stage-{lane}", initializer=CURRENT.set, initargs=(lane,)
+        )
         self._owned: set[Slot] = set()
         self._batch: Batch | None = None
         self._future: Future[list[Settled]] | None = None
         self._paused = False
+        self._leaving = False
         self._stash: list[Record] = []
         self._last_size = 0
         self._idle = False
@@ -125,15 +136,16 @@ class Worker:
                 self._health.ready = True
                 _log.info("runtime.process.standing_by")
             records = self._take()
-            if records:
+            if records and self._gate is not None and self._lane == "interactive":
+                with self._gate.interactive():
+                    self._turn(Batch(records))
+            elif records:
                 self._turn(Batch(records))
 
     def _close(self) -> bool:
         clean = self._future is None or self._future.done()
         self._consumer.close()
         self._publisher.close()
-        for state in self._states.values():
-            state.close()
         self._executor.shutdown(wait=clean, cancel_futures=True)
         return clean
 
@@ -167,10 +179,10 @@ class Worker:
 
     def _turn(self, batch: Batch) -> None:
         self._batch = batch
-        self._metrics.in_flight.labels(self._name).set(len(batch.records))
+        self._metrics.in_flight.labels(self._name).inc(len(batch.records))
         for state in self._states.values():
             state.refresh()
-        self._future = self._executor.submit(self._processor.run, batch.records)
+        self._future = self._executor.submit(self._work, batch.records)
         try:
             if not self._wait_polling(batch):
                 return
@@ -183,7 +195,17 @@ class Worker:
             _log.info("runtime.batch.interrupted", records=len(batch.records))
         finally:
             self._batch = None
-            self._metrics.in_flight.labels(self._name).set(0)
+            self._metrics.in_flight.labels(self._name).dec(len(batch.records))
+
+    def _work(self, records: list[Record]) -> list[Settled]:
+        """Settle the records; those of the bulk lane a slice at a time, so that interactive ones come between."""
+        if self._gate is None or self._lane == "interactive":
+            return self._processor.run(records)
+        return [
+            settled
+            for piece in self._gate.slices(records, lambda: self._leaving)
+            for settled in self._processor.run(piece)
+        ]
 
     def _wait_polling(self, batch: Batch) -> bool:
         """Wait for the stage, polling all the while; False where the process stops before it is done."""
@@ -270,7 +292,9 @@ class Worker:
         batch, future = self._batch, self._future
         slots = {(p.topic, p.partition) for p in partitions}
         if batch is not None and future is not None and not batch.committed and slots & batch.first.keys():
+            self._leaving = True  # what the grace period is for is not to be spent at the gate
             wait_for([future], 0 if self._stopping.is_set() else self._settings.rebalance_grace_s)
+            self._leaving = False
             if future.done() and future.exception() is None and self._commit(batch, future.result()):
                 _log.info("runtime.batch.committed_on_revoke", records=len(batch.records))
             else:

@@ -6,15 +6,16 @@ import pytest
 
 from penstock.contracts import topics
 from penstock.contracts.base import Message
+from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.results import DeadLetter, RequestFinished
-from penstock.contracts.topics import EVENTS, MESSAGES, load_topics, topic_of
+from penstock.contracts.topics import EVENTS, MESSAGES, in_lane, load_topics, siblings, topic_of
 
 BY_NAME = {topic.name: topic for topic in load_topics()}
 
 
 def test_every_constant_is_declared_and_every_declaration_has_a_constant() -> None:
     constants = {value for value in vars(topics).values() if isinstance(value, str) and value.startswith("llm.")}
-    assert constants == BY_NAME.keys()
+    assert constants == {base_of(name) for name in BY_NAME}
     assert len(load_topics()) == len(BY_NAME)
 
 
@@ -38,15 +39,9 @@ def test_a_message_without_one_topic_of_its_own_is_an_error() -> None:
 
 def test_what_may_hold_personal_data_in_clear_is_restricted() -> None:
     restricted = {topic.name for topic in load_topics() if topic.restricted}
-    assert restricted == {
-        "llm.requests",
-        "llm.preprocessed",
-        "llm.results",
-        "llm.dead-letters",
-        "llm.state.vaults",
-        "llm.retry.preprocess",
-        "llm.retry.anonymize",
-    }
+    laned = {f"llm.{name}{suffix}" for name in ("requests", "preprocessed") for suffix in ("", ".bulk")}
+    waiting = {"llm.retry.preprocess", "llm.retry.anonymize"}
+    assert restricted == laned | waiting | {"llm.results", "llm.dead-letters", "llm.state.vaults"}
 
 
 def test_only_state_and_commands_are_compacted() -> None:
@@ -84,6 +79,23 @@ def test_a_retry_topic_is_kept_like_what_waits_in_it_and_is_its_services_own() -
             assert service in topic.written_by
             kept = ("restricted", "retention_hours", "max_message_bytes", "partitions")
             assert [getattr(topic, what) for what in kept] == [getattr(waiting, what) for what in kept]
+
+
+def test_each_topic_that_a_stage_consumes_has_a_bulk_sibling_alike_in_all_else() -> None:
+    bulk = {name for name in BY_NAME if lane_of(name) == "bulk"}
+    assert bulk == {f"{name}.bulk" for name in (topics.REQUESTS, *EVENTS)}
+    for name in bulk:
+        changes = {"name": name, "description": BY_NAME[name].description}
+        assert BY_NAME[base_of(name)].model_copy(update=changes) == BY_NAME[name]
+
+
+def test_a_topic_is_found_in_either_lane_and_one_without_lanes_stays_what_it_is() -> None:
+    assert in_lane(topics.SCREENED, "bulk") == "llm.screened.bulk"
+    assert in_lane("llm.screened.bulk", "interactive") == topics.SCREENED
+    assert in_lane("llm.screened.bulk", "bulk") == "llm.screened.bulk"
+    assert in_lane(topics.RESULTS, "bulk") == topics.RESULTS
+    assert siblings(topics.SCREENED) == (topics.SCREENED, "llm.screened.bulk")
+    assert siblings(topics.RESULTS) == (topics.RESULTS,)
 
 
 def test_broker_settings() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from penstock.contracts.errors import ConfigurationError
-from penstock.runtime.health import STALLED_AFTER_S, Health, HealthServer
+from penstock.contracts.events import Priority
+from penstock.runtime.health import STALLED_AFTER_S, Health, HealthServer, JoinedHealth
 from penstock.runtime.metrics import StageMetrics
 
 
@@ -87,3 +88,18 @@ def test_a_taken_port_is_a_sentence_that_names_the_setting(health: Health) -> No
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"PENSTOCK_HTTP_PORT: cannot listen on 127.0.0.1:{port}"):
             HealthServer("127.0.0.1", port, health, lambda: b"")
+
+
+def test_two_loops_are_alive_and_ready_where_both_are(clock: Clock) -> None:
+    parts: dict[Priority, Health] = {"interactive": Health(clock), "bulk": Health(clock)}
+    joined = JoinedHealth(parts)
+    assert (joined.alive, joined.ready, joined.why_not) == (True, False, "starting")
+    parts["interactive"].ready = True
+    assert (joined.ready, joined.why_not) == (False, "bulk: starting")
+    parts["bulk"].ready = True
+    assert joined.ready
+    clock.now += STALLED_AFTER_S
+    parts["interactive"].beat()
+    assert not joined.alive
+    parts["bulk"].beat()
+    assert joined.alive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.contracts.lanes import LANES
 from penstock.runtime import kafka
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import ServiceSettings
@@ -15,6 +16,13 @@ def test_names_carry_the_prefix() -> None:
     assert names.plain("eu.llm.requests") == "llm.requests"
     assert names.group("safety") == "eu.penstock-safety"
     assert names.transactional_id("safety", "2") == "eu.penstock-safety-2"
+
+
+def test_each_lane_has_a_group_and_an_id_of_its_own() -> None:
+    names = Names("eu.")
+    assert names.group("safety", "bulk") == "eu.penstock-safety-bulk"
+    ids = {names.transactional_id("safety", slot, lane) for slot in ("2", "2-bulk") for lane in LANES}
+    assert len(ids) == 4
 
 
 def test_consumers_read_committed_and_never_commit_by_themselves() -> None:

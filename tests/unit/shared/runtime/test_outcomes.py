@@ -97,6 +97,23 @@ def test_an_event_goes_on_with_versions_timing_key_and_headers() -> None:
     assert headers["ce_time"] == b"1970-01-01T00:00:02.050+00:00"
 
 
+def test_the_granted_priority_decides_the_lane_of_an_event_and_results_have_none() -> None:
+    bulk = EVENT.model_copy(update={"context": CONTEXT.model_copy(update={"priority": "bulk"})})
+    (output,) = settle(anonymized(context=bulk.context), event=bulk).outputs
+    assert (output.topic, dict(output.headers)["priority"]) == ("llm.anonymized.bulk", b"bulk")
+    settled = settle(finish(bulk, status="blocked", now_ms=2_010), event=bulk)
+    assert [one.topic for one in settled.outputs] == ["llm.results"]
+
+
+def test_a_request_is_demoted_once_by_the_stage_that_did_it() -> None:
+    lower = CONTEXT.model_copy(update={"priority": "bulk", "requested_priority": "interactive"})
+    assert settle(anonymized(context=lower), raw=True).demoted
+    assert not settle(anonymized(context=lower), event=EVENT.model_copy(update={"context": lower})).demoted
+    assert not settle(anonymized(), raw=True).demoted
+    result = result_of(settle(finish(EVENT.model_copy(update={"context": lower}), status="blocked", now_ms=2_010)))
+    assert (result.priority, result.requested_priority) == ("bulk", "interactive")
+
+
 def test_a_terminal_result_is_the_requests_end() -> None:
     settled = settle(finish(EVENT, status="blocked", now_ms=2_010))
     result = result_of(settled)

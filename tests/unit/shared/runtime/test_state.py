@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from confluent_kafka import KafkaError
 from penstock.contracts.errors import ConfigurationError
 from penstock.contracts.topics import StateEntry
 from penstock.runtime import state as module
+from penstock.runtime.lanes import CURRENT
 from penstock.runtime.state import StateStore
 
 
@@ -52,7 +55,7 @@ class Fixture:
         self.reader = Reader()
         monkeypatch.setattr(module, "Consumer", lambda _: self.reader)
         monkeypatch.setattr(module, "AdminClient", lambda _: None)
-        self.store = StateStore("llm.state.vaults", {}, {}, max_entries)
+        self.store = StateStore("llm.state.vaults", {"isolation.level": "read_committed"}, {}, max_entries)
         self.store._read_to = {0: 0, 1: 0}
 
     def read(self, *records: Any) -> None:
@@ -107,6 +110,32 @@ def test_the_least_recently_used_go_first(table: Fixture) -> None:
 def test_the_end_of_a_partition_counts_as_read(table: Fixture) -> None:
     table.read(Read(0, 5, "a", "1"), Read(1, 8), Read(0, 3))
     assert table.store._read_to == {0: 6, 1: 8}
+
+
+def test_what_one_lane_has_not_committed_is_not_the_others(table: Fixture) -> None:
+    bulk = contextvars.copy_context()
+    bulk.run(CURRENT.set, "bulk")
+    table.read(Read(0, 0, "a", "old"))
+    table.store.put("a", "interactive")
+    bulk.run(table.store.put, "a", "bulk")
+    bulk.run(table.store.put, "b", "bulk")
+    assert (table.store.get("a"), bulk.run(table.store.get, "a"), table.store.get("b")) == ("interactive", "bulk", None)
+    bulk.run(table.store.rollback)
+    assert table.store.pending() == {"a": StateEntry(value="interactive")}
+    assert bulk.run(table.store.get, "a") == "old"
+    table.store.commit({"a": 7})
+    assert bulk.run(table.store.get, "a") == "interactive"
+    assert bulk.run(table.store.pending) == {}
+
+
+def test_a_lane_that_finds_the_other_reading_does_not_wait(table: Fixture) -> None:
+    table.reader.ready.append(Read(0, 0, "a", "1"))
+    other = threading.Thread(target=table.store.refresh)
+    with table.store._reading:
+        other.start()
+        other.join(30)
+        assert not other.is_alive()
+    assert table.store.get("a") is None
 
 
 @pytest.mark.parametrize("value", [b"{", b'{"other": 1}', b"\xff"])

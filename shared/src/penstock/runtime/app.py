@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -123,6 +124,7 @@ def serve(
     try:
         access.check(settings)
         stage = build(resources)
+        _spare_the_collector()
         status, clean = _run(
             settings,
             stage,
@@ -307,6 +309,12 @@ def _connect(
             waiting_for("waiting for partitions")
             return True
     return False
+
+
+def _spare_the_collector() -> None:
+    """What was made so far stays; events are trees, freed without the collector, which need not look so often."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _refused(error: ConfigurationError) -> int:

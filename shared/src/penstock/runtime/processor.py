@@ -34,6 +34,9 @@ from penstock.runtime.stage import Inbound, Outcome, Record, Stage, UnorderedSta
 
 _log = structlog.get_logger()
 
+PORTION = 64
+"""Most records that a stage is given at once, while all goes well."""
+
 
 class Interrupted(Exception):
     """The process is stopping: the batch is given up unfinished and will be read again."""
@@ -155,9 +158,22 @@ class Processor(Boundary):
         self._metrics = metrics
         self._stopping = stopping
         self._clock_ns = clock_ns
+        self._untroubled = True
 
     def run(self, records: Sequence[Record]) -> list[Settled]:
-        """Settle every record, in order; raises Interrupted where the process stops during a retry's wait."""
+        """Settle every record, in order; raises Interrupted where the process stops during a retry's wait.
+
+        A few at a time, so that a record's events are gone before the next one's are made: memory that is
+        used again at once is twice as fast. From the first retry on, what is left goes together, to wait once.
+        """
+        settled: list[Settled] = []
+        while len(settled) < len(records):
+            size = PORTION if self._untroubled else len(records)
+            settled += self._run(records[len(settled) : len(settled) + size])
+        self._untroubled = True
+        return settled
+
+    def _run(self, records: Sequence[Record]) -> list[Settled]:
         start_ns = self._clock_ns()
         batch = _Batch()
         for record in records:
@@ -168,6 +184,8 @@ class Processor(Boundary):
         self._attempt_all(batch)
         finished_ms = self._clock_ns() // 1_000_000
         settled = [self._settle(batch, index, finished_ms) for index in range(len(records))]
+        for inbound in batch.inbounds:
+            inbound.event = None
         seconds = (self._clock_ns() - start_ns) / 1e9
         self._metrics.duration.observe(seconds, len(settled))
         return settled
@@ -217,6 +235,7 @@ class Processor(Boundary):
 
     def _wait(self, batch: _Batch, waits: dict[int, int]) -> list[int]:
         """Wait for the longest of them, since they go on together; returns those still in time."""
+        self._untroubled = False
         longest = max(waits.values())
         _log.warning("runtime.records.retry", records=len(waits), wait_ms=longest)
         if self._stopping.wait(longest / 1000):

@@ -38,7 +38,9 @@ _log = structlog.get_logger()
 
 POLL_S = 0.1
 INLINE_S = 0.2
-"""A batch that takes longer has its partitions paused while polling goes on."""
+"""While a batch takes longer, polling goes on; the next batch's records are kept meanwhile."""
+PAUSE_AFTER_S = 2.0
+"""A batch that takes longer still has its partitions paused: the client drops what it had fetched ahead."""
 ASSIGN_TIMEOUT_S = 60.0
 STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
@@ -212,7 +214,7 @@ class Worker:
         assert self._future is not None
         if wait_for([self._future], INLINE_S).done:
             return True
-        self._pause(sorted(self._owned))
+        pause_at = time.monotonic() + PAUSE_AFTER_S - INLINE_S
         give_up: float | None = None
         while not self._future.done():
             self._health.beat()
@@ -221,10 +223,15 @@ class Worker:
                 if time.monotonic() > give_up:
                     _log.warning("runtime.shutdown.abandoned", records=len(batch.records))
                     return False
-            message = self._consumer.poll(POLL_S / 2)
-            if message is not None:
-                self._stash += self._keep([message])
-        self._resume()
+            if not self._paused and time.monotonic() > pause_at:
+                self._pause(sorted(self._owned))
+            room = self._settings.batch_max_records - len(self._stash)
+            if room > 0 or self._paused:
+                self._stash += self._keep(self._consumer.consume(max(1, room), POLL_S / 2))
+            else:
+                wait_for([self._future], POLL_S / 2)
+        if self._paused:
+            self._resume()
         return True
 
     def _commit(self, batch: Batch, settled: list[Settled]) -> bool:

@@ -66,6 +66,10 @@ bench: setup ## Inference and anonymize by themselves, beside their peers; each 
 	@$(BIN)/python tests/benchmarks/bench_inference.py
 	@$(BIN)/python tests/benchmarks/bench_anonymize.py
 
+.PHONY: bench-pipeline
+bench-pipeline: setup system ## Messages a second and latency of five hops, beside FastStream and bare clients; last line JSON
+	@$(BIN)/python -m tests.benchmarks.pipeline
+
 .PHONY: setup
 setup: $(READY) ## The locked environment in .venv
 

@@ -1,0 +1,84 @@
+"""The whole path, beside its peers: `python -m tests.benchmarks.pipeline`.
+
+Three chains of the same five hops on one broker: Penstock's runtime exactly once, confluent-kafka by hand and
+FastStream's handlers, both at least once; and Penstock's without transactions, for what those cost. Each repeat starts each chain anew, drains backlogs through it and
+times single requests. Prints tables; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from tests.benchmarks.pipeline.chain import Chain
+from tests.benchmarks.pipeline.report import AT_LEAST_ONCE, BARE, FASTSTREAM, PENSTOCK, Runs, figures, machine, show
+
+from penstock.local import LocalKafka
+
+FULL = (10_000, 100_000, 1_000_000)
+
+
+def measure(
+    bootstrap: str,
+    folder: Path,
+    *,
+    repeats: int,
+    backlogs: Sequence[int],
+    faststream_backlog: int,
+    rate: float,
+    requests: int,
+    console: Console,
+) -> dict[str, Runs]:
+    """Kind of chain -> what was measured; the kinds take turns."""
+    runs = {kind: Runs() for kind in (PENSTOCK, AT_LEAST_ONCE, BARE, FASTSTREAM)}
+    for repeat in range(repeats):
+        for kind, one in runs.items():
+            sizes = {PENSTOCK: backlogs, FASTSTREAM: [faststream_backlog]}.get(kind, backlogs[-1:])
+            environment = {"PENSTOCK_EXACTLY_ONCE": "false"} if kind == AT_LEAST_ONCE else {}
+            with Chain(PENSTOCK if kind == AT_LEAST_ONCE else kind, bootstrap, folder, environment) as chain:
+                one.latencies.append(chain.latency(rate, requests))
+                one.drains.append([chain.drain(size) for size in sizes])
+            drained = ", ".join(f"{d.messages:,} at {d.rate:,.0f}/s" for d in one.drains[-1])
+            console.print(f"repeat {repeat + 1} of {repeats}: {kind} {drained}", highlight=False)
+    return runs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Messages a second and latency of five hops.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--backlog", default="10000,50000", help="sizes, ascending; at least two")
+    parser.add_argument("--faststream-backlog", type=int, default=2_000)
+    parser.add_argument("--rate", type=float, default=20, help="requests a second, for latency")
+    parser.add_argument("--requests", type=int, default=300, help="requests timed in each repeat")
+    parser.add_argument("--full", action="store_true", help="backlogs up to a million")
+    options = parser.parse_args()
+    backlogs = FULL if options.full else tuple(int(size) for size in options.backlog.split(","))
+    console = Console(width=120)
+    broker = LocalKafka(profile="full")
+    with tempfile.TemporaryDirectory() as folder:
+        broker.start()
+        try:
+            runs = measure(
+                broker.bootstrap_servers,
+                Path(folder),
+                repeats=options.repeats,
+                backlogs=backlogs,
+                faststream_backlog=options.faststream_backlog,
+                rate=options.rate,
+                requests=options.requests,
+                console=console,
+            )
+        finally:
+            broker.stop()
+    show(runs, console)
+    print(json.dumps({**figures(runs), **machine()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,9 @@
 """The whole path, beside its peers: `python -m tests.benchmarks.pipeline`.
 
-Three chains of the same five hops on one broker: Penstock's runtime exactly once, confluent-kafka by hand and
-FastStream's handlers, both at least once; and Penstock's without transactions, for what those cost. Each repeat starts each chain anew, drains backlogs through it and
-times single requests. Prints tables; the last line is JSON.
+Chains of the same five hops on one broker: Penstock's runtime exactly once, confluent-kafka by hand and
+FastStream's handlers, both at least once, and Penstock's without transactions, for what those cost. Each repeat
+starts each chain anew, times single requests and drains backlogs through it. Prints tables; the last line is
+JSON.
 """
 
 from __future__ import annotations

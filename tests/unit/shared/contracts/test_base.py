@@ -65,3 +65,14 @@ def test_a_message_is_frozen() -> None:
 )
 def test_a_value_is_described_and_not_quoted(value: Any, described: str) -> None:
     assert shape(value) == described
+
+
+def test_a_copy_having_other_values_is_what_model_copy_makes() -> None:
+    tokens = TokensGenerated(request_id="r", sequence=0, text="a")
+    copy = tokens.having(text="b", finish_reason="stop")
+    assert copy == tokens.model_copy(update={"text": "b", "finish_reason": "stop"})
+    assert copy.model_fields_set == {"request_id", "sequence", "text", "finish_reason"}
+    assert copy.encode() == b'{"request_id":"r","sequence":0,"text":"b","finish_reason":"stop"}'
+    assert tokens.text == "a"
+    with pytest.raises(ValidationError, match="frozen"):
+        copy.text = "c"  # type: ignore[misc]  # the refusal is the test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from penstock.contracts import headers
@@ -124,3 +126,37 @@ def test_cloud_events_has_the_required_attributes() -> None:
     written = dict(headers.cloud_event("id", "penstock/safety", "penstock.x/1", "2026-01-01T00:00:00.000+00:00"))
     assert {"ce_specversion", "ce_id", "ce_source", "ce_type"} <= written.keys()
     assert written["ce_specversion"] == b"1.0"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attempt": b"3"},
+        {"deadline": b"17"},
+        {"deadline": b"x"},
+        {"tenant": b"not a tenant"},
+        {"tenant": None},
+        {"conversation-id": b"c\n"},
+        {"request-id": b"\xff"},
+        {"priority": b"urgent"},
+        {"redrive-of": b"t/0/1"},
+        {"redrive-of": b"nowhere"},
+        {"schema": None},
+        {"schema": b"\xff"},
+        {"schema": b"p" * 2000},
+    ],
+)
+def test_the_short_way_to_the_schema_says_what_parsing_says(changes: dict[str, bytes | None]) -> None:
+    context = RequestContext(
+        request_id="r", conversation_id="c", submitted_ms=1, source=Source(topic="t", partition=0, offset=0)
+    )
+    raw = {**dict(headers.of_context(context, "penstock.request-screened/1")), "ce_id": b"x", **changes}
+
+    def said(read: Callable[[], str | None]) -> str | None:
+        try:
+            return read()
+        except InvalidRequest as error:
+            return error.message
+
+    assert said(lambda: headers.schema_of(raw.items())) == said(lambda: RequestHeaders.parse(raw.items()).schema)

@@ -136,6 +136,14 @@ def test_a_batch_is_handed_over_whole_and_in_order() -> None:
     assert stage.batches == [["a", "b"]]
 
 
+def test_a_large_batch_goes_in_portions_in_order() -> None:
+    stage = Toy()
+    names = [f"r{number}" for number in range(2 * module.PORTION + 3)]
+    assert Bench(stage).run(*map(record, names)) == [PASSED] * len(names)
+    assert [len(batch) for batch in stage.batches] == [module.PORTION, module.PORTION, 3]
+    assert [name for batch in stage.batches for name in batch] == names
+
+
 def test_a_bug_on_one_record_is_isolated(log: CapturingLogger) -> None:
     stage = Toy(lambda request_id: KeyError(SECRET) if request_id == "b" else None)
     assert Bench(stage).run(record("a"), record("b"), record("c")) == [PASSED, BUG, PASSED]

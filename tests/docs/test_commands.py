@@ -86,7 +86,8 @@ def problem_with_python(words: list[str]) -> str | None:
     if words and words[0] == "-m":
         module = words[1]
         spec = importlib.util.find_spec(module) if not module.startswith("tests.") else None
-        exists = spec is not None or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        place = ROOT / module.replace(".", "/")
+        exists = spec is not None or place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
         return None if exists else f"no such module: {module}"
     return None if (ROOT / words[0]).is_file() else f"no such file: {words[0]}"
 

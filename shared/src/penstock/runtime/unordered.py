@@ -249,16 +249,16 @@ class UnorderedWorker:
             work = heapq.heappop(self._retries)[2]
             self._start(work)
         while (room := min(self._stage.room(), self._admission.limit - len(self._running))) > 0:
-            ticket = self._window.take(bulk=room > self._reserve())
+            ticket = self._window.take(bulk=room > self._reserve(len(self._running) + room))
             if ticket is None:
                 return
             self._start(ticket.item)
 
-    def _reserve(self) -> int:
-        """Places that bulk leaves free, so that an interactive record finds one."""
+    def _reserve(self, places: int) -> int:
+        """Of the places that stage and admission have in all, those that bulk leaves free for an interactive record."""
         if len(self._intakes) == 1:
             return 0
-        return min(self._admission.limit - 1, round(self._admission.limit * self._settings.calls_interactive_share))
+        return min(places - 1, round(places * self._settings.calls_interactive_share))
 
     def _start(self, work: Work) -> None:
         found = self._ledger.find(work.ledger_key) if self._ledger is not None else None

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -63,10 +63,10 @@ class Toy:
 class Harness:
     """One installation under a prefix: publish events, run workers, read what was committed."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        self.settings = ServiceSettings(
-            kafka_bootstrap_servers=bootstrap, topic_prefix=prefix, retry_backoff_ms=10, shutdown_timeout_s=2
-        )
+    def __init__(self, bootstrap: str, prefix: str, **own: Any) -> None:
+        """`own` are settings that a test wants otherwise."""
+        usual: dict[str, Any] = {"retry_backoff_ms": 10, "shutdown_timeout_s": 2}
+        self.settings = ServiceSettings(kafka_bootstrap_servers=bootstrap, topic_prefix=prefix, **{**usual, **own})
         self.names = Names(prefix)
         self.metrics = StageMetrics("toy")
         self.health = Health()

@@ -71,7 +71,7 @@ def test_the_record_goes_out_as_it_came_but_for_how_it_got_here() -> None:
         ("redrive-of", b"p.llm.requests/2/1"),
     )
     one = record(headers=(*kept[:2], *gone, *kept[2:]))
-    out = compose(one, letter_of(one), "llm.requests", Wish(), names=NAMES, now_ms=NOW_MS)
+    out = compose(one, letter_of(one), "llm.requests", Wish(), names=NAMES, now_ms=NOW_MS, body=one.value)
     assert (out.topic, out.partition, out.key, out.value) == ("llm.requests", 2, b"key", BODY)
     assert out.headers == [*kept, ("attempt", b"3"), ("redrive-of", b"p.llm.requests/2/5")]
     assert RequestHeaders.parse(out.headers).redrive_of == "p.llm.requests/2/5"
@@ -79,7 +79,9 @@ def test_the_record_goes_out_as_it_came_but_for_how_it_got_here() -> None:
 
 def test_a_new_deadline_takes_the_old_ones_place() -> None:
     one = record(headers=(("deadline", b"17"),))
-    out = compose(one, letter_of(one), "llm.requests", Wish(allowed_ms=30_000), names=NAMES, now_ms=NOW_MS)
+    out = compose(
+        one, letter_of(one), "llm.requests", Wish(allowed_ms=30_000), names=NAMES, now_ms=NOW_MS, body=one.value
+    )
     assert [value for name, value in out.headers if name == "deadline"] == [str(NOW_MS + 30_000).encode()]
     assert weighed(one).had_deadline
 
@@ -88,7 +90,7 @@ def test_a_new_deadline_takes_the_old_ones_place() -> None:
 def test_a_derived_request_id_is_kept(value: bytes, added: bool) -> None:
     derived = request_id_of(Source(topic="p.llm.requests", partition=2, offset=5))
     one = record(request_id=derived, value=value)
-    out = compose(one, letter_of(one), "llm.requests", Wish(), names=NAMES, now_ms=NOW_MS)
+    out = compose(one, letter_of(one), "llm.requests", Wish(), names=NAMES, now_ms=NOW_MS, body=one.value)
     assert ("request-id" in dict(out.headers)) == added
     assert dict(out.headers).get("request-id") == (derived.encode() if added else None)
 
@@ -97,7 +99,7 @@ def test_an_events_headers_keep_the_deadline_that_is_in_its_bytes() -> None:
     value = json.dumps({"context": {"deadline_ms": NOW_MS + 1}}).encode()
     one = record(topic="p.llm.preprocessed", stage="anonymize", value=value, headers=(("deadline", b"17"),))
     assert reason(weighed(one)) is None
-    out = compose(one, letter_of(one), "llm.preprocessed", Wish(), names=NAMES, now_ms=NOW_MS)
+    out = compose(one, letter_of(one), "llm.preprocessed", Wish(), names=NAMES, now_ms=NOW_MS, body=one.value)
     assert ("deadline", b"17") in out.headers
     assert reason(weighed(one, Wish(allowed_ms=5))) == "deadline"
 

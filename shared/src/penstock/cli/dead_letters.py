@@ -12,9 +12,12 @@ from pydantic import ValidationError
 from penstock.cli.errors import CommandError, NotFound
 from penstock.cli.reading import Progress, Read, scan, tail
 from penstock.cli.target import Target
+from penstock.contracts.claims import Claim
 from penstock.contracts.headers import DEAD_LETTER, REDRIVEN
 from penstock.contracts.results import DeadLetter, Redriven
 from penstock.contracts.topics import DEAD_LETTERS
+from penstock.runtime.claims import has_claim
+from penstock.runtime.kafka import Names
 
 _PLACE = re.compile(r"^(\d{1,9}):(\d{1,18})$")
 
@@ -30,6 +33,15 @@ class Letter:
     header_names: tuple[str, ...]
     redriven: tuple[Redriven, ...] = ()
     """Each time it was sent again, oldest first."""
+    claim: Claim | None = None
+    """Where the original's value was kept in the claim store; `value` is then the claim."""
+
+    @property
+    def bytes(self) -> int | None:
+        """Of the original's value; None where that was a tombstone."""
+        if self.claim is not None:
+            return self.claim.bytes
+        return None if self.value is None else len(self.value)
 
     @property
     def place(self) -> str:
@@ -42,7 +54,8 @@ class Letter:
             "place": self.place,
             **self.metadata.model_dump(mode="json", exclude_none=True),
             "headers": list(self.header_names),
-            "bytes": None if self.value is None else len(self.value),
+            "bytes": self.bytes,
+            "claim": None if self.claim is None else self.claim.model_dump(mode="json"),
             "redriven": [mark.model_dump(mode="json") for mark in self.redriven],
         }
 
@@ -57,7 +70,29 @@ def letter_of(record: Read) -> Letter:
             "upgrade this command, or find out what else writes there"
         ) from None
     names = tuple(name for name, _ in record.headers if name != DEAD_LETTER)
-    return Letter(record.partition, record.offset, metadata, record.value, names)
+    return Letter(record.partition, record.offset, metadata, record.value, names, claim=_claim(record))
+
+
+def _claim(record: Read) -> Claim | None:
+    """The claim in a letter; None where there is none, or one that is wrong, which is why some letters are letters."""
+    if not has_claim(record.headers):
+        return None
+    try:
+        return Claim.model_validate_json(record.value or b"")
+    except ValidationError:
+        return None
+
+
+def source_of(letter: Letter, prefix: str) -> str:
+    """The declared name of the topic that the letter's record was read from."""
+    return Names(prefix).plain(letter.metadata.source.topic)
+
+
+def body_of(letter: Letter, target: Target) -> bytes | None:
+    """The original's value, fetched where the record holds a claim; raises what `Claims.fetch` does."""
+    if letter.claim is None:
+        return letter.value
+    return target.claims.fetch(source_of(letter, target.prefix), letter.claim)
 
 
 def is_letter(record: Read) -> bool:

@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from penstock.cli import letter_filter
-from penstock.cli.dead_letters import Letter, find, newest_letters
+from penstock.cli.claims_commands import claims_app
+from penstock.cli.dead_letters import Letter, body_of, find, newest_letters
 from penstock.cli.durations import show_ms
 from penstock.cli.errors import NotFound
 from penstock.cli.options import Bootstrap, Json, Prefix, print_json, progress_bar
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command()(trace)
     app.add_typer(topics_app, name="topics")
     app.add_typer(dlq_app, name="dlq")
+    app.add_typer(claims_app, name="claims")
     dlq_app.command("redrive")(dlq_redrive)
 
 
@@ -182,7 +184,7 @@ def dlq_list(
             escape(known.stage),
             escape(known.error.code),
             str(known.attempts),
-            "tombstone" if letter.value is None else str(len(letter.value)),
+            "tombstone" if letter.value is None else str(letter.bytes),
             _instant(known.failed_ms),
             _redriven(letter),
         )
@@ -212,7 +214,7 @@ def dlq_show(
             places = ", ".join(letter.place for letter in letters)
             raise NotFound(f"{which} has {len(letters)} dead letters; name one by its place: {places}")
         err.print("restricted: these bytes may hold personal data", style="yellow", markup=False)
-        typer.get_binary_stream("stdout").write(letters[0].value or b"")
+        typer.get_binary_stream("stdout").write(body_of(letters[0], target) or b"")
         return
     for letter in letters:
         if as_json:
@@ -238,7 +240,8 @@ def _print_letter(letter: Letter) -> None:
         "trace": known.trace_id,
         "redriven": _redriven(letter) or None,
         "headers": ", ".join(printable(name) for name in letter.header_names) or "none",
-        "bytes": "none (a tombstone)" if letter.value is None else f"{len(letter.value)}, shown with --body",
+        "claim": letter.claim.object if letter.claim is not None else None,
+        "bytes": "none (a tombstone)" if letter.value is None else f"{letter.bytes}, shown with --body",
     }
     for name, value in rows.items():
         if value is not None:
@@ -264,7 +267,7 @@ def _result(target: Target, request_id: str) -> RequestFinished:
             f"no result of request {request_id} on {target.topic(RESULTS)}: it is not finished yet, or older than the "
             "topic keeps; `penstock results` lists what there is"
         )
-    return result_of(found[-1])
+    return result_of(found[-1], target.claims)
 
 
 def _viewer(url: str | None) -> Viewer | None:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from penstock.cli.options import Bootstrap, Json, Prefix, ShowAnswers, duration, print_json, progress_bar
-from penstock.cli.reading import LiveResults, by_request_id, newest, result_of
-from penstock.cli.records import Line, Stamp, hard_limit, read_lines
+from penstock.cli.reading import LiveResults, Read, by_request_id, newest, result_of
+from penstock.cli.records import Line, Stamp, read_lines
 from penstock.cli.render import err, out, result_line, summary
 from penstock.cli.sending import Sending, wall_ms
 from penstock.cli.sent import Sent
@@ -106,7 +106,7 @@ def run_sending(sending: Sending, stream: BinaryIO, size: int | None, *, wait_s:
             tell(read, size)
 
     with progress_bar("sending", size, unit="bytes") as tell:
-        sending.send(passed(read_lines(stream, hard_limit()), tell))
+        sending.send(passed(read_lines(stream, sending.limit), tell))
     if wait_s is None:
         return
     sent = sending.sent
@@ -165,7 +165,7 @@ def results(
             found = newest(target, RESULTS, limit, progress=tell) if limit else []
     shown = {(record.partition, record.offset) for record in found}
     for record in found:
-        show(result_of(record))
+        show(result_of(record, target.claims))
     if live is None:
         if not found and not as_json:
             err.print("no results" + (f" of request {request_id}" if request_id else ""), markup=False)
@@ -173,15 +173,15 @@ def results(
             raise typer.Exit(1)
         return
     with live:
-        _follow(live, show, shown)
+        _follow(live, lambda record: show(result_of(record, target.claims)), shown)
 
 
-def _follow(live: LiveResults, show: Callable[[RequestFinished], None], shown: set[tuple[int, int]]) -> None:
+def _follow(live: LiveResults, show: Callable[[Read], None], shown: set[tuple[int, int]]) -> None:
     try:
         while True:
             for record in live.records(0.5):
                 if (record.partition, record.offset) not in shown:
-                    show(result_of(record))
+                    show(record)
             sys.stdout.flush()
     except KeyboardInterrupt:
         return  # the one way to end following

@@ -18,6 +18,7 @@ from penstock.cli.target import Bounds, Target, bounds
 from penstock.contracts.headers import REQUEST_ID
 from penstock.contracts.results import RequestFinished
 from penstock.contracts.topics import RESULTS
+from penstock.runtime.claims import Claims
 
 _BATCH = 500
 _STALLED_S = 30.0
@@ -53,10 +54,13 @@ class Read:
         return next((value for key, value in reversed(self.headers) if key == name), None)
 
 
-def result_of(record: Read) -> RequestFinished:
-    """The result in a record of `llm.results`; raises CommandError where it is none."""
+def result_of(record: Read, claims: Claims) -> RequestFinished:
+    """The result in a record of `llm.results`, fetched where the record holds a claim.
+
+    Raises CommandError where it is none, and what `Claims.resolve` raises.
+    """
     try:
-        return RequestFinished.model_validate_json(record.value or b"")
+        return RequestFinished.model_validate_json(claims.resolve(RESULTS, record.value, record.headers) or b"")
     except ValidationError:
         raise CommandError(
             f"llm.results partition {record.partition} offset {record.offset} holds {len(record.value or b'')} bytes "
@@ -74,12 +78,8 @@ class LiveResults:
         ends = bounds(self._reader, topic, partitions)
         self._reader.assign([TopicPartition(topic, number, ends[number].high) for number in partitions])
 
-    def poll(self, timeout_s: float) -> list[RequestFinished]:
-        """The results that have come; waits for the first one."""
-        return [result_of(record) for record in self.records(timeout_s)]
-
     def records(self, timeout_s: float) -> list[Read]:
-        """The same as they stand in the topic."""
+        """The records of results that have come; waits for the first one."""
         first = self._reader.poll(timeout_s)
         if first is None:
             return []

@@ -86,12 +86,12 @@ def read_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
             yield Line(number, size, value)
 
 
-def compose(line: Line, stamp: Stamp, now_ms: int) -> Outgoing:
-    """The record of one line.
+def compose(line: Line, stamp: Stamp, now_ms: int, *, limit: int | None = None) -> Outgoing:
+    """The record of one line; `limit` is for values that go to a claim store, else the topic's holds.
 
-    Raises LimitExceeded where the broker would refuse it for its size, so that the sender knows at once.
+    Raises LimitExceeded where it would be refused for its size, so that the sender knows at once.
     """
-    limit = hard_limit()
+    limit = hard_limit() if limit is None else limit
     if line.value is None:
         raise _too_long(line, limit)
     body = parse_object(line.value)
@@ -172,7 +172,7 @@ def _headers(request_id: str, stamp: Stamp, now_ms: int, *, well_formed: bool) -
 def _too_long(line: Line, limit: int) -> LimitExceeded:
     return LimitExceeded(
         f"line {line.number}: {line.size} bytes with headers and framing exceed {limit} bytes, the most that a record "
-        "of llm.requests may have; shorten the request",
+        "of llm.requests may have; shorten the request, or see PENSTOCK_CLAIM_STORE and PENSTOCK_CLAIM_MAX_BYTES",
         code="record_too_large",
         field=f"line {line.number}",
         limit=limit,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from opentelemetry import trace
 
-from penstock.cli.dead_letters import Letter, Marks, letter_of, no_letter, place_of
+from penstock.cli.dead_letters import Letter, Marks, letter_of, no_letter, place_of, source_of
 from penstock.cli.errors import CommandError
 from penstock.cli.letter_filter import INPUTS, Filter
 from penstock.cli.reading import Progress, Read, scan
@@ -28,6 +28,7 @@ from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.results import DeadLetter, Redriven
 from penstock.contracts.topics import DEAD_LETTERS, REQUESTS, in_lane, load_topics
 from penstock.runtime import telemetry
+from penstock.runtime.claims import has_claim
 from penstock.runtime.kafka import Names, enqueue
 from penstock.runtime.sampling import extract
 
@@ -142,7 +143,7 @@ def weigh(record: Read, letter: Letter, wish: Wish, names: Names, now_ms: int) -
             "its request id was accepted before and the first record's result stands: send it under a new id",
         )
     elif topic is not None and base_of(topic) != REQUESTS:
-        ended = _event_deadline(record.value)
+        ended = _event_deadline(record)
         if wish.allowed_ms is not None:
             refusal = Refusal(
                 "deadline", f"the deadline of a record of {topic} is in its bytes, which stay: leave --deadline away"
@@ -166,12 +167,20 @@ def select(target: Target, wish: Wish, now_ms: int, *, progress: Progress | None
     for record in marks.letters(scan(target, DEAD_LETTERS, progress=progress)):
         letter = letter_of(record)
         if wish.selects(letter):
-            found.append(weigh(record, letter, wish, names, now_ms))
+            found.append(_with_object(weigh(record, letter, wish, names, now_ms), letter, target))
     for which in wish.which:
         if not any(one.metadata.request_id == which or one.place == place_of(which) for one in found):
             raise no_letter(target, which)
     found.sort(key=lambda one: (one.metadata.failed_ms, one.place))
     return [_marked(one, marks.of(one.place), wish) for one in found]
+
+
+def _with_object(candidate: Candidate, letter: Letter, target: Target) -> Candidate:
+    """Refused where the record's value was in the claim store and is no longer; raises BackendUnavailable."""
+    if letter.claim is None or candidate.refusal is not None or target.claims.holds(letter.claim):
+        return candidate
+    gone = Refusal("object gone", f"its value {letter.claim.object} is not in the claim store: send the request anew")
+    return replace(candidate, refusal=gone)
 
 
 def _marked(candidate: Candidate, marks: tuple[Redriven, ...], wish: Wish) -> Candidate:
@@ -202,10 +211,12 @@ def demand(candidates: Iterable[Candidate], wish: Wish) -> list[Candidate]:
     return list(chosen.values())
 
 
-def compose(record: Read, letter: Letter, topic: str, wish: Wish, *, names: Names, now_ms: int) -> Outgoing:
+def compose(
+    record: Read, letter: Letter, topic: str, wish: Wish, *, names: Names, now_ms: int, body: bytes | None
+) -> Outgoing:
     """The original record, one attempt on: key and headers stay, but for those that say how it came here.
 
-    The bytes stay too, unless they were edited.
+    The bytes stay too, unless they were edited. `body` is what the record's value stands for.
     """
     known = letter.metadata
     value = record.value if wish.edited is None else wish.edited
@@ -220,21 +231,23 @@ def compose(record: Read, letter: Letter, topic: str, wish: Wish, *, names: Name
     if raw:
         if wish.allowed_ms is not None:
             headers.append((names_of.DEADLINE, str(now_ms + wish.allowed_ms).encode()))
-        if _derived_id(record, value, known):
+        if _derived_id(record, known, body):
             # at another place another id would be derived, and the request would not be known again
             headers.append((names_of.REQUEST_ID, known.request_id.encode()))
     same = names.topic(topic) == known.source.topic
     return Outgoing(topic, known.source.partition if same else None, record.key, value, headers)
 
 
-def _derived_id(record: Read, value: bytes | None, known: DeadLetter) -> bool:
+def _derived_id(record: Read, known: DeadLetter, body: bytes | None) -> bool:
     if record.header(names_of.REQUEST_ID) is not None or known.request_id != request_id_of(known.source):
         return False
-    return _object(value).get("request_id") is None
+    return _object(body).get("request_id") is None
 
 
-def _event_deadline(value: bytes | None) -> int | None:
-    context = _object(value).get("context")
+def _event_deadline(record: Read) -> int | None:
+    if has_claim(record.headers):  # the same is in the header, which spares fetching the event
+        return RequestHeaders.salvage(record.headers).deadline_ms
+    context = _object(record.value).get("context")
     deadline = context.get("deadline_ms") if isinstance(context, dict) else None
     return deadline if isinstance(deadline, int) else None
 
@@ -295,7 +308,7 @@ class Redrive:
     def _one(self, record: Read, letter: Letter, topic: str, wish: Wish) -> Sent:
         now_ms = wall_ms()
         known = letter.metadata
-        outgoing = compose(record, letter, topic, wish, names=self._names, now_ms=now_ms)
+        outgoing = compose(record, letter, topic, wish, names=self._names, now_ms=now_ms, body=self._renewed(letter))
         to, of = self._names.topic(topic), known.source.place
         span = telemetry.start_redrive(
             topic, to, of=of, trace_id=known.trace_id, span_id=known.span_id or _sender(record, known.trace_id)
@@ -333,6 +346,12 @@ class Redrive:
         context = span.get_span_context()
         trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else None
         return Sent(letter.place, known.request_id, to, of, trace_id)
+
+    def _renewed(self, letter: Letter) -> bytes | None:
+        """The original value; one that is in the claim store is made young again: a new record leads to it."""
+        if letter.claim is None:
+            return letter.value
+        return self._target.claims.renew(source_of(letter, self._target.prefix), letter.claim)
 
     def _marked(self, error: KafkaError | None, _: Message | None) -> None:
         if error is not None:

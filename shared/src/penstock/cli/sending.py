@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from opentelemetry import trace
 
 from penstock.cli.errors import CommandError
-from penstock.cli.reading import LiveResults
-from penstock.cli.records import Line, Outgoing, Stamp, compose
+from penstock.cli.reading import LiveResults, result_of
+from penstock.cli.records import Line, Outgoing, Stamp, compose, hard_limit
 from penstock.cli.sent import Refused, Sent
 from penstock.cli.target import Target
-from penstock.contracts.errors import LimitExceeded
+from penstock.contracts.errors import BackendUnavailable, LimitExceeded
+from penstock.contracts.headers import REQUEST_ID
 from penstock.contracts.results import RequestFinished
 from penstock.contracts.topics import REQUESTS, in_lane
 from penstock.runtime import telemetry
@@ -51,6 +53,9 @@ class Sending:
         self._plain = in_lane(REQUESTS, stamp.priority or "interactive")
         target.partitions(self._plain)  # a missing topic is told before anything is sent
         self.sent = Sent()
+        self._claims = target.claims
+        self.limit = hard_limit() if self._claims.store is None else self._claims.limit(self._plain)
+        """The most bytes that a request may have."""
         self._topic = target.topic(self._plain)
         self._stamp = stamp
         self._on_result = on_result
@@ -67,8 +72,8 @@ class Sending:
         for line in lines:
             self.sent.lines += 1
             try:
-                self._publish(compose(line, self._stamp, wall_ms()))
-            except LimitExceeded as error:
+                self._publish(self._checked_in(compose(line, self._stamp, wall_ms(), limit=self.limit)))
+            except (LimitExceeded, BackendUnavailable) as error:
                 self.sent.refuse(Refused(line.number, error.code, error.message))
             if self._on_line is not None:
                 self._on_line(line)
@@ -97,6 +102,12 @@ class Sending:
     ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
+
+    def _checked_in(self, outgoing: Outgoing) -> Outgoing:
+        if self._claims.store is None:
+            return outgoing
+        kept = self._claims.check_in(self._plain, outgoing.value, wall_ms())
+        return replace(outgoing, value=kept.value, headers=(*outgoing.headers, *kept.headers))
 
     def _publish(self, outgoing: Outgoing) -> None:
         span = telemetry.start_send(trace.INVALID_SPAN, self._plain, self._topic)
@@ -136,6 +147,9 @@ class Sending:
     def _take_in(self, timeout_s: float) -> None:
         if self._live is None:
             return
-        for result in self._live.poll(timeout_s):
+        for record in self._live.records(timeout_s):
+            if (record.header(REQUEST_ID) or b"").decode("utf-8", "replace") not in self.sent.line_of:
+                continue  # another's, whose value may be in a store that is none of ours
+            result = result_of(record, self._claims)
             if self.sent.answered(result) and self._on_result is not None:
                 self._on_result(result, self.sent.line_of[result.id])

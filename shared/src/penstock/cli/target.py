@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import typer
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from penstock.cli.errors import CommandError, NoBroker
 from penstock.cli.state import StateFolder
 from penstock.runtime import access, kafka
+from penstock.runtime.claims import Claims
 from penstock.runtime.settings import ServiceSettings, sentences_of
 
 ANSWER_LIMIT_S = 10.0
@@ -26,7 +28,7 @@ ANSWER_LIMIT_S = 10.0
 _QUIET = {"client.id": "penstock-cli", "log_level": 0}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """A broker and the prefix of the topics' names on it."""
 
@@ -45,6 +47,15 @@ class Target:
     def topic(self, name: str) -> str:
         """The name on the broker of a declared topic."""
         return kafka.Names(self.prefix).topic(name)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """The claim check, its store as PENSTOCK_CLAIM_STORE says; raises ConfigurationError."""
+        return Claims.open(
+            self.settings.claim_store,
+            threshold=self.settings.claim_threshold_bytes,
+            most=self.settings.claim_max_bytes,
+        )
 
     @property
     def admin_options(self) -> dict[str, Any]:

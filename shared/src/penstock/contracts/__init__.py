@@ -7,6 +7,7 @@
 | `events`   | what passes between the stages                               |
 | `results`  | the terminal result and the dead letter                      |
 | `terminal` | making a terminal result                                     |
+| `claims`   | what stands for a value that is kept in a store              |
 | `headers`  | Kafka headers, parsed and written                            |
 | `topics`   | the topics (`topics.toml`) and the message each carries      |
 | `errors`   | every error, drawn as a tree                                 |

@@ -11,12 +11,13 @@ from typing import Any, Final, get_args
 from penstock import __version__
 from penstock.contracts import headers as names_of
 from penstock.contracts.base import Message
+from penstock.contracts.claims import CLAIM, Claim
 from penstock.contracts.control import Cancel
 from penstock.contracts.events import Priority
 from penstock.contracts.lanes import lane_of
 from penstock.contracts.request import IDENTIFIER_PATTERN, CompletionRequest
 from penstock.contracts.results import DeadLetter
-from penstock.contracts.topics import MESSAGES, RETRIES, Party, StateEntry, Topic, load_topics
+from penstock.contracts.topics import CLAIMABLE, MESSAGES, RETRIES, Party, StateEntry, Topic, load_topics
 
 SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 BINDING_VERSION: Final = "0.5.0"
@@ -60,6 +61,7 @@ def document() -> dict[str, Any]:
             "schemas": {
                 "request-headers": request_headers(),
                 "event-headers": event_headers(),
+                "claim-headers": claim_headers(),
                 "dead-letter-headers": dead_letter_headers(),
             },
         },
@@ -87,6 +89,18 @@ def event_headers() -> dict[str, Any]:
             names_of.ATTEMPT,
         ],
         "properties": _routing() | _retry() | _trace() | _cloud_event(required=True),
+    }
+
+
+def claim_headers() -> dict[str, Any]:
+    """Headers of a record whose value is kept in the claim store: those of its message, and `claim`."""
+    return {
+        "type": "object",
+        "required": [CLAIM],
+        "properties": {
+            CLAIM: {"const": Claim.schema_ref(), "description": "The value is a claim; `schema` names what it is for."}
+        },
+        "additionalProperties": True,
     }
 
 
@@ -185,13 +199,17 @@ def _first_line(documented: type[Message]) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0]
 
 
+def _messages(topic: Topic) -> list[type[Message]]:
+    return [MESSAGES[topic.message], *([Claim] if topic.name in CLAIMABLE else [])]
+
+
 def _channel(topic: Topic) -> dict[str, Any]:
-    messages = [_short(MESSAGES[name]) for name in topic.messages]
+    messages = _messages(topic)
     return {
         "address": topic.name,
         "description": topic.description,
         "servers": [{"$ref": "#/servers/kafka"}],
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "messages": {_short(one): {"$ref": f"#/components/messages/{_short(one)}"} for one in messages},
         "bindings": {
             "kafka": {
                 "topic": topic.name,
@@ -232,6 +250,8 @@ def _message(message: type[Message]) -> dict[str, Any]:
         return rendered | {"bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": BINDING_VERSION}}}
     if message is Cancel:
         return rendered | {"bindings": {"kafka": {"key": _CONTROL_KEY, "bindingVersion": BINDING_VERSION}}}
+    if message is Claim:
+        return rendered | {"headers": {"$ref": "#/components/schemas/claim-headers"}}
     kind = "request" if message is CompletionRequest else "event"
     return rendered | {"headers": {"$ref": f"#/components/schemas/{kind}-headers"}}
 
@@ -245,12 +265,12 @@ def _operations(topic: Topic) -> list[tuple[str, dict[str, Any] | None]]:
 
 
 def _operation(topic: Topic, service: str, action: str) -> dict[str, Any]:
-    messages = [_short(MESSAGES[name]) for name in topic.messages]
+    messages = _messages(topic)
     operation: dict[str, Any] = {
         "action": action,
         "channel": {"$ref": f"#/channels/{topic.name}"},
         "title": f"{service} {'publishes to' if action == 'send' else 'consumes'} {topic.name}",
-        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{name}"} for name in messages],
+        "messages": [{"$ref": f"#/channels/{topic.name}/messages/{_short(one)}"} for one in messages],
     }
     if action == "receive":
         purpose = {StateEntry.schema_name: "-state", Cancel.schema_name: "-control"}.get(topic.message, "")

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field
 
 from penstock.contracts.base import Contract, Message
+from penstock.contracts.claims import Claim
 from penstock.contracts.control import Cancel
 from penstock.contracts.events import (
     CompletionGenerated,
@@ -71,6 +72,7 @@ MESSAGES: Final[Mapping[str, type[Message]]] = {
         DeadLetter,
         Cancel,
         StateEntry,
+        Claim,
     )
 }
 """Schema name -> message."""
@@ -92,6 +94,9 @@ RETRIES: Final[Mapping[str, str]] = {
     "postprocess": RETRY_POSTPROCESS,
 }
 """Service -> the topic where its records wait to be tried again."""
+
+CLAIMABLE: Final = frozenset({REQUESTS, *EVENTS, RESULTS})
+"""The topics whose records may hold a claim instead of their message."""
 
 
 Party = Literal["upstream", "preprocess", "anonymize", "safety", "inference", "postprocess", "operator"]
@@ -121,6 +126,11 @@ class Topic(Contract):
     def messages(self) -> tuple[str, ...]:
         """The schemas that it carries."""
         return (self.message, *self.also)
+
+    @property
+    def claim_folder(self) -> str:
+        """Where in the claim store the values of its records are: what is restricted stays apart."""
+        return f"{'restricted' if self.restricted else 'open'}/{self.name}"
 
     def broker_config(self) -> dict[str, str]:
         """The topic's settings as the broker names them."""

@@ -25,7 +25,7 @@ from penstock.runtime.intake import Lane
 from penstock.runtime.kafka import Names
 from penstock.runtime.ledger import Ledger
 from penstock.runtime.metrics import StageMetrics
-from penstock.runtime.processor import Boundary, Processor
+from penstock.runtime.processor import Boundary, Processor, claims_of
 from penstock.runtime.publisher import Fenced, Publisher, Stuck
 from penstock.runtime.pump import pumping
 from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings, lanes_of
@@ -200,7 +200,12 @@ def _run(
                 lanes=[Lane(one, read(one), names.group(stage.name, one)) for one in served],
                 stage=stage,
                 settings=settings,
-                boundary=Boundary(stage, names=names, cancellations=resources.control.cancellations),
+                boundary=Boundary(
+                    stage,
+                    names=names,
+                    cancellations=resources.control.cancellations,
+                    claims=claims_of(stage.name, settings, metrics, stopping),
+                ),
                 publisher=publishers[lane],
                 ledger=book,
                 metrics=metrics,

@@ -21,6 +21,8 @@ MAX_MESSAGE_BYTES = 33_554_432
 
 
 QUEUE_FULL_WAIT_S = 0.2
+RECORD_OVERHEAD_BYTES = 4_096
+"""Room for headers and framing under a topic's limit."""
 
 
 @dataclass(frozen=True, slots=True)

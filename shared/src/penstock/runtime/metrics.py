@@ -89,6 +89,9 @@ class StageMetrics:
             ["stage"],
             registry=registry,
         )
+        self.claims = Counter(
+            "penstock_claims", "Objects stored and fetched.", ["stage", "operation"], registry=registry
+        )
         self.in_flight = Gauge(
             "penstock_records_in_flight", "Records consumed and not yet committed.", ["stage"], registry=registry
         )

@@ -7,30 +7,31 @@ once more on the stage's retry topic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import structlog
+from opentelemetry import trace
 from pydantic_core import PydanticSerializationError
 
 from penstock.contracts import delays
 from penstock.contracts import headers as names_of
 from penstock.contracts.base import Message
 from penstock.contracts.delays import Delayed
-from penstock.contracts.errors import DuplicateRequest, LimitExceeded, PenstockError, StageError
+from penstock.contracts.errors import BackendUnavailable, DuplicateRequest, LimitExceeded, PenstockError, StageError
 from penstock.contracts.events import Event, RequestContext, StageTiming
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
 from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished
 from penstock.contracts.terminal import finish, status_of
-from penstock.contracts.topics import DEAD_LETTERS, RETRIES, in_lane, load_topics, topic_of
+from penstock.contracts.topics import CLAIMABLE, DEAD_LETTERS, RETRIES, in_lane, load_topics, topic_of
 from penstock.runtime import telemetry
+from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
 from penstock.runtime.stage import Inbound, Outcome, Record
 
-RECORD_OVERHEAD_BYTES = 4_096
-"""Room for headers and framing under a topic's limit."""
 FRAMING_BYTES = 16
 """Of a header: its lengths."""
 
@@ -40,7 +41,7 @@ OLDEST_MS = 3_600_000
 KEPT_STATUSES = frozenset({"blocked", "failed"})
 """Ends whose span is made although the trace is not sampled."""
 
-_LIMITS = {topic.name: topic.max_message_bytes for topic in load_topics()}
+_log = structlog.get_logger()
 
 
 # not frozen: a frozen one takes four times as long to make, and there are two for each record
@@ -71,11 +72,17 @@ class Settled:
     demoted: bool = False
     """Whether this stage granted the request a lower priority than it asked for."""
 
+    def without_claimed(self) -> Settled:
+        """The same without the event and the value that were fetched: they may be large, and are done with."""
+        record = replace(self.inbound.record, value=self.inbound.record.original, in_topic=None)
+        return replace(self, inbound=replace(self.inbound, record=record, event=None))
+
 
 class Settler:
     """Turns outcomes into outputs for one stage."""
 
-    def __init__(self, stage: str, versions: Mapping[str, str], names: Names) -> None:
+    def __init__(self, stage: str, versions: Mapping[str, str], names: Names, claims: Claims | None = None) -> None:
+        self._claims = claims or Claims()
         self._stage = stage
         self._versions = dict(versions)
         self._names = names
@@ -96,7 +103,7 @@ class Settler:
         limit = _LIMITS.get(self._names.plain(record.topic))
         if self._stage not in RETRIES or limit is None:
             return False
-        size = len(record.key or b"") + len(record.value or b"")
+        size = len(record.key or b"") + len(record.original or b"")
         size += sum(len(name) + len(value or b"") + FRAMING_BYTES for name, value in record.headers)
         return size + delays.MAX_BYTES <= limit
 
@@ -111,11 +118,30 @@ class Settler:
         known = Delayed(attempts, not_before_ms, record.source, error.code)
         headers = [*self._original(record), *known.headers()]
         written = max(record.timestamp_ms, not_before_ms - OLDEST_MS)
-        return Settled(inbound, [Output(topic, record.key, record.value, headers, timestamp_ms=written)])
+        return Settled(inbound, [Output(topic, record.key, record.original, headers, timestamp_ms=written)])
 
     @staticmethod
     def _original(record: Record) -> Sequence[tuple[str, bytes | None]]:
         return delays.original(record.headers) if record.delayed is not None else record.headers
+
+    def too_large(self, settled: Settled, refused: Collection[int], *, finished_ms: int) -> Settled:
+        """What to write instead where the broker takes fewer bytes than declared; `refused` are ids of outputs."""
+        output = next(output for output in settled.outputs if id(output) in refused)
+        _log.error("runtime.record.too_large", topic=output.topic, bytes=len(output.value or b""))
+        if output.topic == DEAD_LETTERS:  # the reason is kept; the bytes are where the letter's source says
+            outputs = [replace(one, value=None) if one is output else one for one in settled.outputs]
+            return replace(settled, outputs=outputs)
+        # the record's own span has ended; what is sent is still its child
+        span = trace.NonRecordingSpan(settled.inbound.span.get_span_context())
+        error = LimitExceeded(
+            f"the broker refused {len(output.value or b'')} bytes for {output.topic}, which declares "
+            "more; correct the topic with `penstock topics apply`",
+            code="record_too_large",
+            field="event",
+        )
+        instead = self._error(replace(settled.inbound, span=span), error, finished_ms, 1)
+        others = [one for one in settled.outputs if one.topic not in CLAIMABLE and one.topic != DEAD_LETTERS]
+        return replace(instead, outputs=[*instead.outputs, *others])
 
     def _settle(self, inbound: Inbound, outcome: Outcome, finished_ms: int, attempts: int) -> Settled:
         try:
@@ -123,7 +149,7 @@ class Settler:
                 return self._event(inbound, outcome, finished_ms)
             if isinstance(outcome, RequestFinished):
                 return self._terminal(inbound, outcome, finished_ms)
-        except LimitExceeded as error:
+        except (LimitExceeded, BackendUnavailable) as error:
             outcome = error
         except PydanticSerializationError:
             outcome = StageError(
@@ -177,8 +203,8 @@ class Settler:
         event = (inbound.event or Event(context=context)).having(context=context)
         try:
             settled = self._terminal(inbound, self._refusal(event, error, finished_ms), finished_ms)
-        except LimitExceeded:
-            # the findings fill the record: the request's end matters more
+        except (LimitExceeded, BackendUnavailable):
+            # the findings fill the record, or went to a store that is away: the request's end matters more
             bare = self._refusal(Event(context=context), error, finished_ms)
             settled = self._terminal(inbound, bare, finished_ms)
         if settled.status == "failed":
@@ -217,19 +243,14 @@ class Settler:
         span = telemetry.start_send(inbound.span, DEAD_LETTERS, self._names.topic(DEAD_LETTERS))
         span.end()
         kept = [(name, value) for name, value in self._original(record) if name != names_of.DEAD_LETTER]
-        return Output(DEAD_LETTERS, record.key, record.value, [*kept, (names_of.DEAD_LETTER, letter.encode())])
+        return Output(DEAD_LETTERS, record.key, record.original, [*kept, (names_of.DEAD_LETTER, letter.encode())])
 
     def _message(self, inbound: Inbound, message: Message, context: RequestContext, finished_ms: int) -> Output:
         topic = in_lane(topic_of(message), context.priority)
-        value = message.encode()
-        limit = _LIMITS[topic] - RECORD_OVERHEAD_BYTES
-        if len(value) > limit:
-            raise LimitExceeded(
-                f"the {message.schema_name} event is {len(value)} bytes, more than the {limit} that {topic} takes; "
-                "send a shorter request",
-                field="event",
-                limit=limit,
-            ).about(context)
+        try:
+            kept = self._claims.check_in(topic, message.encode(), finished_ms)
+        except PenstockError as error:
+            raise error.about(context) from None
         span = telemetry.start_send(inbound.span, topic, self._names.topic(topic))
         schema = message.schema_ref()
         headers: list[tuple[str, bytes | None]] = [
@@ -241,9 +262,10 @@ class Settler:
                 _iso(finished_ms),
             ),
             *telemetry.inject(span),
+            *kept.headers,
         ]
         span.end()
-        return Output(topic, context.conversation_id.encode(), value, headers)
+        return Output(topic, context.conversation_id.encode(), kept.value, headers)
 
     def _timing(self, inbound: Inbound, finished_ms: int) -> StageTiming:
         return StageTiming(

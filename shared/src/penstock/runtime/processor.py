@@ -24,10 +24,11 @@ from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
+from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
 from penstock.runtime.metrics import StageMetrics
-from penstock.runtime.outcomes import Settled, Settler
+from penstock.runtime.outcomes import Output, Settled, Settler
 from penstock.runtime.retries import Delay, GiveUp, Policies, Wait, late
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Inbound, Outcome, Record, Stage, UnorderedStage
@@ -51,12 +52,14 @@ class Boundary:
         *,
         names: Names,
         cancellations: Cancellations | None = None,
+        claims: Claims | None = None,
     ) -> None:
         self._names = names
         self._plain: dict[str, str] = {}
         self._cancellations = cancellations
+        self._claims = claims or Claims()
         self._stage_name = stage.name
-        self._settler = Settler(stage.name, stage.versions, names)
+        self._settler = Settler(stage.name, stage.versions, names, self._claims)
 
     def open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
         """The record as a stage is given it, and the error that ends it before any stage sees it."""
@@ -66,6 +69,10 @@ class Boundary:
         if (delayed := record.delayed) is not None:
             telemetry.annotate(span, {telemetry.ATTEMPTS_BEFORE: delayed.attempts})
         now_ms = start_ns // 1_000_000
+        try:
+            record = self._claims.opened(record, topic)
+        except PenstockError as error:
+            return Inbound(record, now_ms, None, span), error
         kind = EVENTS.get(base_of(topic))
         if kind is None:
             return Inbound(record, now_ms, None, span), None
@@ -91,7 +98,18 @@ class Boundary:
         """What is written for an outcome; no event where the request has been cancelled meanwhile."""
         if isinstance(outcome, Event):
             outcome = self.cancelled(outcome.context) or outcome
-        return self._settler.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+        settled = self._settler.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+        return settled if inbound.record.in_topic is None else settled.without_claimed()
+
+    def refuse(self, settled: Sequence[Settled], outputs: Sequence[Output], *, finished_ms: int) -> list[Settled]:
+        """The same with an error in place of what the broker refused for its size."""
+        refused = {id(output) for output in outputs}
+        return [
+            self._settler.too_large(one, refused, finished_ms=finished_ms)
+            if any(id(output) in refused for output in one.outputs)
+            else one
+            for one in settled
+        ]
 
     def delayable(self, inbound: Inbound) -> bool:
         """Whether `delay` can be chosen for the record."""
@@ -152,7 +170,9 @@ class Processor(Boundary):
         cancellations: Cancellations | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        super().__init__(stage, names=names, cancellations=cancellations)
+        super().__init__(
+            stage, names=names, cancellations=cancellations, claims=claims_of(stage.name, settings, metrics, stopping)
+        )
         self._stage = stage
         self._policies = Policies.of(settings)
         self._metrics = metrics
@@ -169,7 +189,8 @@ class Processor(Boundary):
         settled: list[Settled] = []
         while len(settled) < len(records):
             size = PORTION if self._untroubled else len(records)
-            settled += self._run(records[len(settled) : len(settled) + size])
+            for portion in self._claims.portions(records[len(settled) : len(settled) + size]):
+                settled += self._run(portion)
         self._untroubled = True
         return settled
 
@@ -282,6 +303,30 @@ def _after(record: Record) -> str:
     """For an error text: that the record had waited, and why."""
     delayed = record.delayed
     return "" if delayed is None else f", after {delayed.attempts} attempts, the last error {delayed.code}"
+
+
+def claims_of(stage: str, settings: ServiceSettings, metrics: StageMetrics, stopping: threading.Event) -> Claims:
+    """A stage's claim check; waits between attempts at its store raise Interrupted where the process stops."""
+
+    def waiting(attempt: int) -> None:
+        metrics.retries.labels(stage).inc()
+        _back_off(settings, stopping, attempt, 1)
+
+    return Claims.open(
+        settings.claim_store,
+        threshold=settings.claim_threshold_bytes,
+        most=settings.claim_max_bytes,
+        attempts=settings.retry_attempts,
+        waiting=waiting,
+        counted=lambda operation: metrics.claims.labels(stage, operation).inc(),
+    )
+
+
+def _back_off(settings: ServiceSettings, stopping: threading.Event, attempt: int, records: int) -> None:
+    longest = min(settings.retry_backoff_max_ms, settings.retry_backoff_ms * 2 ** (attempt - 2))
+    _log.warning("runtime.records.retry", attempt=attempt, records=records, backoff_max_ms=longest)
+    if stopping.wait(random.uniform(longest / 2, longest) / 1000):
+        raise Interrupted
 
 
 def decode(record: Record, kind: type[Event]) -> Event:

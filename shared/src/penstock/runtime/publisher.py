@@ -26,6 +26,9 @@ OFFSETS_TIMEOUT_S = 5.0
 STUCK_AFTER_S = 3 * CALL_TIMEOUT_S
 """The client's calls have time limits of their own; one that outlives this has been lost inside it."""
 
+BATCH_BYTES = 1_000_000
+"""The client's `batch.size`."""
+
 
 class Stuck(Exception):
     """A call into the client does not return: the process must end without another one."""
@@ -43,6 +46,17 @@ class Aborted(Exception):
         self.reason = reason
 
 
+class TooLarge(Aborted):
+    """The broker takes fewer bytes than the topic declares. `outputs` cannot be written.
+
+    It is empty where they shared their batches with others: only what is sent singly tells them apart.
+    """
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        super().__init__("MSG_SIZE_TOO_LARGE")
+        self.outputs = outputs
+
+
 class Publisher:
     """One producer. `commit` is all or nothing with transactions; without, outputs come before offsets."""
 
@@ -51,6 +65,7 @@ class Publisher:
         self._names = names
         self._transactional = "transactional.id" in config
         self._failed: KafkaError | None = None
+        self._refused: list[Output] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
 
     def start(self) -> None:
@@ -69,14 +84,17 @@ class Publisher:
         state: Mapping[str, Mapping[str, Contract]],
         positions: Positions,
         patience: Callable[[float], bool] = lambda waited: waited < STUCK_AFTER_S,
+        *,
+        singly: bool = False,
     ) -> dict[str, dict[str, int]]:
         """Publish and commit; returns where each state key was written: topic -> key -> offset.
 
         `patience` says whether to wait on after so many seconds. Raises Aborted (try again or give the batch
-        up), Fenced (stop), Stuck (stop at once) or KafkaException where an ACL refuses (stop).
+        up), TooLarge (not again with its outputs; `singly` finds them), Fenced (stop), Stuck (stop at once) or
+        KafkaException where an ACL refuses (stop).
         """
         # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
-        future = self._thread.submit(self._commit, outputs, state, positions)
+        future = self._thread.submit(self._commit, outputs, state, positions, singly)
         began = time.monotonic()
         while not wait_for([future], 0.5).done:
             if not patience(time.monotonic() - began):
@@ -88,9 +106,11 @@ class Publisher:
         outputs: Sequence[Output],
         state: Mapping[str, Mapping[str, Contract]],
         positions: Positions,
+        singly: bool,
     ) -> dict[str, dict[str, int]]:
         written: dict[str, dict[str, int]] = {topic: {} for topic in state}
         self._failed = None
+        self._refused = []
         self._producer.poll(0)
         # a transaction does not commit where one of its records failed; without, each has to be heard of
         report_each = None if self._transactional else self._delivered
@@ -106,10 +126,12 @@ class Publisher:
                     output.value,
                     output.key,
                     headers=output.headers,
-                    on_delivery=report_each,
+                    on_delivery=self._deliverer(output) if singly or _alone(output) else report_each,
                     partition=output.partition,
                     timestamp_ms=output.timestamp_ms,
                 )
+                if singly:
+                    self._producer.flush(CALL_TIMEOUT_S)
             for topic, entries in state.items():
                 for key, entry in entries.items():
                     report = self._recorder(written[topic], key)
@@ -121,6 +143,14 @@ class Publisher:
         except KafkaException as error:
             self._recover(error.args[0])
         return written
+
+    def _deliverer(self, output: Output) -> Callable[[KafkaError | None, Message], None]:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                self._refused.append(output)
+            self._delivered(error, message)
+
+        return delivered
 
     def close(self) -> None:
         """Give up what is open."""
@@ -174,11 +204,16 @@ class Publisher:
                 if refused:  # where an ACL refused the first partition, the broker knows of no transaction to abort
                     raise KafkaException(error) from None
                 raise Fenced(f"{error.name()}, then {second.args[0].name()} on abort") from None
-        raise (KafkaException(error) if refused else Aborted(error.name())) from None
+        if refused:
+            raise KafkaException(error) from None
+        if self._failed is not None and self._failed.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise TooLarge(self._refused) from None
+        raise Aborted(error.name()) from None
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._failed = error
+            if self._failed is None or self._failed.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                self._failed = error  # what follows a refusal is purged: the cause is the one to tell
             _log.debug("runtime.delivery.failed", topic=message.topic(), error=error.name())
 
     def _recorder(self, offsets: dict[str, int], key: str) -> Any:
@@ -189,3 +224,8 @@ class Publisher:
                 offsets[key] = message.offset()
 
         return record
+
+
+def _alone(output: Output) -> bool:
+    """Whether a record is larger than the client's batches, so that what the broker says of it is about it alone."""
+    return len(output.value or b"") >= BATCH_BYTES

@@ -136,6 +136,16 @@ class ServiceSettings(KafkaSettings):
     shutdown_timeout_s: Annotated[float, Field(ge=0.1, le=600)] = Field(
         default=8.0, description="How long SIGTERM waits for the batch in flight."
     )
+    claim_store: str = Field(
+        default="",
+        description="Where large messages are kept: file:///FOLDER or s3://BUCKET/PREFIX; none where empty.",
+    )
+    claim_threshold_bytes: Annotated[int, Field(ge=1, le=16_777_216)] = Field(
+        default=524_288, description="Larger messages go to the claim store."
+    )
+    claim_max_bytes: Annotated[int, Field(ge=1_024, le=268_435_456)] = Field(
+        default=16_777_216, description="Largest message there may be with a claim store; the same in all services."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged."
     )

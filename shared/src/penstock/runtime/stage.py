@@ -27,7 +27,7 @@ Outcome = Message | PenstockError
 # neither is frozen: a frozen one takes four times as long to make, and they are made for each record
 @dataclass(slots=True)
 class Record:
-    """A consumed record as it stood in the topic, to be left as it is."""
+    """A consumed record, to be left as it is; where it holds a claim, with the value that it stands for."""
 
     topic: str
     partition: int
@@ -36,6 +36,13 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    in_topic: bytes | None = None
+    """Of a record whose `value` was fetched by its claim: the claim, as it stands in the topic."""
+
+    @property
+    def original(self) -> bytes | None:
+        """The value byte for byte as it stands in the topic."""
+        return self.value if self.in_topic is None else self.in_topic
 
     @property
     def delayed(self) -> Delayed | None:

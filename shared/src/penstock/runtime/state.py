@@ -19,16 +19,20 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import ValidationError
 
-from penstock.contracts.errors import BackendTimeout, ConfigurationError
+from penstock.contracts.errors import BackendTimeout, ConfigurationError, LimitExceeded
 from penstock.contracts.events import Priority
-from penstock.contracts.topics import StateEntry
+from penstock.contracts.topics import StateEntry, load_topics
 from penstock.runtime.access import NOT_AUTHORIZED
+from penstock.runtime.kafka import RECORD_OVERHEAD_BYTES
 from penstock.runtime.lanes import CURRENT
 
 _log = structlog.get_logger()
 
 RESTORE_TIMEOUT_S = 120.0
 RETRY_S = 0.5
+DEFAULT_LIMIT_BYTES = 1_048_576
+LONGEST_ESCAPE = 6
+"""Bytes that JSON needs for one character, at most."""
 
 
 class StateStore:
@@ -52,6 +56,8 @@ class StateStore:
         )
         self._max_entries = max_entries
         self._clock = clock
+        declared = [one.max_message_bytes for one in load_topics() if topic.endswith(one.name)]
+        self._limit = min(declared, default=DEFAULT_LIMIT_BYTES) - RECORD_OVERHEAD_BYTES
         self._table: OrderedDict[str, tuple[int, str]] = OrderedDict()
         """key -> (offset, value); a key always lives in one partition, so offsets order its values."""
         self._pending: defaultdict[Priority, dict[str, str]] = defaultdict(dict)
@@ -72,7 +78,14 @@ class StateStore:
             return entry[1]
 
     def put(self, key: str, value: str) -> None:
-        """Set a value in this batch's transaction."""
+        """Set a value in this batch's transaction; raises LimitExceeded where the topic would not take it."""
+        if len(value) * LONGEST_ESCAPE > self._limit and len(StateEntry(value=value).encode()) > self._limit:
+            raise LimitExceeded(
+                f"the state of one key would be more than the {self._limit} bytes that {self.topic} takes; "
+                "start a new conversation",
+                field="state",
+                limit=self._limit,
+            )
         self._pending[CURRENT.get()][key] = value
 
     def __len__(self) -> int:

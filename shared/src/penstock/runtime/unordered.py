@@ -16,6 +16,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -35,9 +36,9 @@ from penstock.runtime.intake import Fresh, Intake, Lane
 from penstock.runtime.ledger import Begun, Ledger, key_of
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
-from penstock.runtime.processor import Boundary, deadline_of
+from penstock.runtime.processor import Boundary, Interrupted, deadline_of
 from penstock.runtime.progress import Progress
-from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
+from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck, TooLarge
 from penstock.runtime.retries import Delay, GiveUp, Policies, Wait
 from penstock.runtime.settings import UnorderedSettings
 from penstock.runtime.stage import Inbound, Outcome, UnorderedStage
@@ -124,6 +125,8 @@ class UnorderedWorker:
         self._commit_after = 0.0
         """After an abort: when to try again."""
         self._aborts = 0
+        self._singly = False
+        """After the broker refused records for their size: send one at a time, to find which."""
         self._closing = False
         self._cancelled_to = boundary.cancellations
 
@@ -131,8 +134,10 @@ class UnorderedWorker:
         """Work until stopped; True where nothing was left running. Raises Fenced, Stuck and KafkaException."""
         self.subscribe()
         try:
-            self._loop()
-            self._drain(self._monotonic() + self._settings.shutdown_timeout_s)
+            with suppress(Interrupted):  # told to stop while the claim store was away: the record is read again
+                self._loop()
+            with suppress(Interrupted):
+                self._drain(self._monotonic() + self._settings.shutdown_timeout_s)
         except Stuck:
             raise  # the client does not answer: closing it would not return either
         except BaseException:
@@ -232,7 +237,7 @@ class UnorderedWorker:
             intake.lane.name,
             context.tenant,
             fresh.record.key if self._settings.calls_in_key_order else None,
-            len(fresh.record.value or b""),
+            len(inbound.record.value or b""),
         )
         self._window.put(work.ticket)
         if context.deadline_ms is not None:
@@ -426,7 +431,17 @@ class UnorderedWorker:
         outputs = [output for one in self._finished for output in one.settled.outputs]
         started = self._monotonic()
         try:
-            self._publisher.commit(outputs, {}, positions, self._patience)
+            self._publisher.commit(outputs, {}, positions, self._patience, singly=self._singly)
+        except TooLarge as error:
+            self._metrics.transactions.labels(self._stage.name, "aborted").inc()
+            instead = self._boundary.refuse(
+                [one.settled for one in self._finished], error.outputs, finished_ms=self._clock_ns() // 1_000_000
+            )
+            self._finished = [
+                dataclasses.replace(one, settled=settled) for one, settled in zip(self._finished, instead, strict=True)
+            ]
+            self._singly = True
+            return
         except Aborted as error:
             self._aborts += 1
             self._commit_after = self._monotonic() + random.uniform(0.5, 1) * min(2.0, 0.1 * 2**self._aborts)
@@ -434,6 +449,7 @@ class UnorderedWorker:
             _log.warning("runtime.transaction.aborted", reason=error.reason, records=len(self._finished))
             return
         self._aborts = 0
+        self._singly = False
         self._metrics.commit_duration.labels(self._stage.name).observe(self._monotonic() - started)
         self._metrics.transactions.labels(self._stage.name, "committed").inc()
         for intake, moved in checkpoints:

@@ -29,7 +29,7 @@ from penstock.runtime.lanes import CURRENT
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
 from penstock.runtime.processor import Interrupted, Processor
-from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
+from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck, TooLarge
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.stage import Record
 from penstock.runtime.state import StateStore
@@ -236,12 +236,25 @@ class Worker:
 
     def _commit(self, batch: Batch, settled: list[Settled]) -> bool:
         """Publish and commit; False where the batch has to be given up."""
-        outputs = [output for one in settled for output in one.outputs]
         writes = {topic: state.pending() for topic, state in self._states.items()}
-        for attempt in range(1, self._settings.retry_attempts + 1):
+        singly = False
+        attempt = 0
+        while attempt < self._settings.retry_attempts:
+            attempt += 1
             started = time.monotonic()
+            outputs = [output for one in settled for output in one.outputs]
             try:
-                written = self._publisher.commit(outputs, writes, [(self._consumer, batch.offsets())], self._patience)
+                written = self._publisher.commit(
+                    outputs, writes, [(self._consumer, batch.offsets())], self._patience, singly=singly
+                )
+            except TooLarge as error:
+                self._metrics.transactions.labels(self._name, "aborted").inc()
+                if batch.abandoned:
+                    return False
+                settled = self._processor.refuse(settled, error.outputs, finished_ms=time.time_ns() // 1_000_000)
+                attempt -= bool(error.outputs)  # one cause less each time: not an attempt at the same thing
+                singly = True
+                continue
             except Aborted as error:
                 self._metrics.transactions.labels(self._name, "aborted").inc()
                 _log.warning("runtime.transaction.aborted", reason=error.reason, attempt=attempt, records=len(settled))

@@ -27,8 +27,8 @@ from penstock.contracts.ingress import request_id_of
 from penstock.contracts.results import DeadLetter, RequestFinished
 from penstock.contracts.terminal import finish
 from penstock.runtime import telemetry
-from penstock.runtime.kafka import Names
-from penstock.runtime.outcomes import RECORD_OVERHEAD_BYTES, Output, Settled, Settler
+from penstock.runtime.kafka import RECORD_OVERHEAD_BYTES, Names
+from penstock.runtime.outcomes import Output, Settled, Settler
 from penstock.runtime.stage import Inbound, Record
 
 LIMIT = {topic.name: topic.max_message_bytes for topic in topics.load_topics()}

@@ -122,6 +122,8 @@ def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[st
     if transactional_id is not None:
         config["transactional.id"] = transactional_id
         config["transaction.timeout.ms"] = settings.transaction_timeout_ms
+        # less than the transaction has, so that there is time to abort it before the broker does and fences us
+        config["message.timeout.ms"] = settings.transaction_timeout_ms * 4 // 5
     return config
 
 

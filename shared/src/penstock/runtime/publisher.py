@@ -26,6 +26,7 @@ OFFSETS_TIMEOUT_S = 5.0
 STUCK_AFTER_S = 3 * CALL_TIMEOUT_S
 """The client's calls have time limits of their own; one that outlives this has been lost inside it."""
 
+DELIVERY_CHECK_S = 0.1
 BATCH_BYTES = 1_000_000
 """The client's `batch.size`."""
 
@@ -131,7 +132,7 @@ class Publisher:
                     timestamp_ms=output.timestamp_ms,
                 )
                 if singly:
-                    self._producer.flush(CALL_TIMEOUT_S)
+                    self._deliver()
             for topic, entries in state.items():
                 for key, entry in entries.items():
                     report = self._recorder(written[topic], key)
@@ -164,6 +165,7 @@ class Publisher:
     def _commit_transaction(self, positions: Positions) -> None:
         for consumer, offsets in positions:
             self._insist(partial(self._send_offsets, consumer, offsets))
+        self._deliver()
         self._insist(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
 
     def _send_offsets(self, consumer: Any, offsets: list[TopicPartition]) -> None:
@@ -172,13 +174,24 @@ class Publisher:
         self._producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), OFFSETS_TIMEOUT_S)
 
     def _flush_and_commit(self, positions: Positions) -> None:
-        left = self._producer.flush(CALL_TIMEOUT_S)
-        if self._failed is not None:
-            raise KafkaException(self._failed)
-        if left:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records not delivered"))
+        self._deliver()
         for consumer, offsets in positions:
             consumer.commit(offsets=offsets, asynchronous=False)
+
+    def _deliver(self) -> None:
+        """Wait until all is delivered, or the first record is refused; raises KafkaException.
+
+        Committing would wait for the rest, which is no longer sent, until the broker has ended the transaction
+        by its own time limit and fences the producer.
+        """
+        until = time.monotonic() + CALL_TIMEOUT_S
+        while left := self._producer.flush(DELIVERY_CHECK_S):
+            if self._failed is not None:
+                break
+            if time.monotonic() > until:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records not delivered"))
+        if self._failed is not None:
+            raise KafkaException(self._failed)
 
     @staticmethod
     def _insist(call: Callable[[], None], attempts: int = 5) -> None:
@@ -198,6 +211,8 @@ class Publisher:
         if error.fatal():
             raise (KafkaException(error) if refused else Fenced(error.name())) from None
         if self._transactional:
+            # the client may hold on to what it no longer sends, past the broker's own limit for the transaction
+            self._producer.purge()
             try:
                 self._insist(lambda: self._producer.abort_transaction(CALL_TIMEOUT_S))
             except KafkaException as second:
@@ -206,7 +221,8 @@ class Publisher:
                 raise Fenced(f"{error.name()}, then {second.args[0].name()} on abort") from None
         if refused:
             raise KafkaException(error) from None
-        if self._failed is not None and self._failed.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        codes = {error.code(), None if self._failed is None else self._failed.code()}
+        if KafkaError.MSG_SIZE_TOO_LARGE in codes:
             raise TooLarge(self._refused) from None
         raise Aborted(error.name()) from None
 

@@ -167,6 +167,8 @@ class MemoryPublisher:
         state: Mapping[str, object],
         positions: Sequence[tuple[MemoryConsumer, list[TopicPartition]]],
         patience: Callable[[float], bool],
+        *,
+        singly: bool = False,
     ) -> dict[str, dict[str, int]]:
         if self._log.aborts:
             self._log.aborts -= 1

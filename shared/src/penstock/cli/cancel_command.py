@@ -119,9 +119,10 @@ def _results(target: Target, live: LiveResults, ids: list[str], limit_s: float) 
     with progress_bar("reading results", None, unit="records") as tell:
         for one in ids:
             for record in by_request_id(target, RESULTS, one, progress=tell):
-                results[one] = result_of(record)
+                results[one] = result_of(record, target.claims)
     while (left := until - time.monotonic()) > 0 and len(results) < len(ids):
-        for result in live.poll(min(left, 0.25)):
+        for record in live.records(min(left, 0.25)):
+            result = result_of(record, target.claims)
             if result.id in ids:
                 results[result.id] = result
     return results

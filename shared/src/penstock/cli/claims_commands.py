@@ -78,8 +78,8 @@ def claims_gc(
 ) -> None:
     """Delete objects that no record leads to any more, by age: orphans of aborted transactions too.
 
-    By default an object goes once its topic's retention has passed and, where a stage reads the topic, that of
-    dead letters. Run it daily. It may be interrupted and run again at any time.
+    By default an object goes once its topic's retention has passed and, where a stage reads the topic, those of its
+    retry topic and of dead letters. Run it daily. It may be interrupted and run again at any time.
 
     Examples: `penstock claims gc --dry-run`, `penstock claims gc`, `penstock claims gc --older-than 60d`
     """

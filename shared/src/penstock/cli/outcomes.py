@@ -34,6 +34,7 @@ from penstock.contracts.events import (
 from penstock.contracts.headers import REQUEST_ID
 from penstock.contracts.results import DeadLetter, RequestFinished
 from penstock.contracts.topics import MESSAGES, load_topics
+from penstock.runtime.claims import Claims
 
 
 class Key(NamedTuple):
@@ -121,7 +122,7 @@ def collect(
             stated = record.header(REQUEST_ID)
             if stated is None or stated.decode("utf-8", "replace") not in ids:
                 continue
-            message = _message(name, record)
+            message = _message(name, record, target.claims)
             if (key := _key(message, manifest.stage)) is None or key not in wanted:
                 continue
             is_event = isinstance(message, Event)
@@ -200,10 +201,10 @@ def read_from(stage: str, before: tuple[StageTiming, ...]) -> str:
     return first_of(stage, found)
 
 
-def _message(name: str, record: Read) -> Event | RequestFinished:
+def _message(name: str, record: Read, claims: Claims) -> Event | RequestFinished:
     kind = MESSAGES[message_in(name)]
     try:
-        found = kind.model_validate_json(record.value or b"")
+        found = kind.model_validate_json(claims.resolve(name, record.value, record.headers) or b"")
     except ValidationError:
         raise CommandError(
             f"{name} {record.partition}:{record.offset} is no {kind.schema_name} of this release; upgrade this "

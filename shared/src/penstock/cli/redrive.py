@@ -22,6 +22,7 @@ from penstock.cli.reading import Progress, Read, scan
 from penstock.cli.sending import wall_ms
 from penstock.cli.target import Target
 from penstock.contracts import headers as names_of
+from penstock.contracts.claims import CLAIM
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import request_id_of
 from penstock.contracts.lanes import base_of, lane_of
@@ -216,12 +217,14 @@ def compose(
 ) -> Outgoing:
     """The original record, one attempt on: key and headers stay, but for those that say how it came here.
 
-    The bytes stay too, unless they were edited. `body` is what the record's value stands for.
+    The bytes stay too, unless they were edited. `body` is what they stand for.
     """
     known = letter.metadata
     value = record.value if wish.edited is None else wish.edited
     raw = base_of(topic) == REQUESTS
     dropped = (*_NOT_KEPT, names_of.DEADLINE) if raw else _NOT_KEPT
+    if wish.edited is not None:
+        dropped = (*dropped, CLAIM)  # the edited body is no claim, whatever the original was
     headers = [(name, value) for name, value in record.headers if name not in dropped]
     before = RequestHeaders.salvage([one for one in record.headers if one[0] == names_of.ATTEMPT]).attempt
     headers += [
@@ -308,7 +311,11 @@ class Redrive:
     def _one(self, record: Read, letter: Letter, topic: str, wish: Wish) -> Sent:
         now_ms = wall_ms()
         known = letter.metadata
-        outgoing = compose(record, letter, topic, wish, names=self._names, now_ms=now_ms, body=self._renewed(letter))
+        body = self._renewed(letter) if wish.edited is None else wish.edited
+        outgoing = compose(record, letter, topic, wish, names=self._names, now_ms=now_ms, body=body)
+        if wish.edited is not None:
+            kept = self._target.claims.check_in(topic, wish.edited, now_ms)
+            outgoing = replace(outgoing, value=kept.value, headers=[*outgoing.headers, *kept.headers])
         to, of = self._names.topic(topic), known.source.place
         span = telemetry.start_redrive(
             topic, to, of=of, trace_id=known.trace_id, span_id=known.span_id or _sender(record, known.trace_id)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli import editing, letter_filter
-from penstock.cli.dead_letters import find
+from penstock.cli.dead_letters import body_of, find
 from penstock.cli.letter_filter import STAGES
 from penstock.cli.options import Bootstrap, Json, Prefix, duration, print_json, progress_bar
 from penstock.cli.redrive import Candidate, Redrive, Sent, Wish, demand, select
@@ -87,7 +87,7 @@ def dlq_redrive(
 def _edited(target: Target, candidate: Candidate) -> bytes:
     """The body as the operator saved it, once it can be sent."""
     (letter,) = (one for one in find(target, candidate.place) if one.place == candidate.place)
-    original = body = letter.value or b""
+    original = body = body_of(letter, target) or b""
     err.print("restricted: the body may hold personal data", style="yellow", markup=False)
     while True:
         body = editing.edit(body)

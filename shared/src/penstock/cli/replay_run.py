@@ -214,7 +214,7 @@ class Run:
     def _count(self, topic: str, record: Read) -> None:
         name = Names(self._replays.prefix).plain(topic)
         if name == RESULTS:
-            self.outcomes[result_of(record).status] += 1
+            self.outcomes[result_of(record, self._replays.own.claims).status] += 1
         elif name != DEAD_LETTERS:
             self.outcomes[PASSED] += 1
         elif _is_duplicate(record):

@@ -18,12 +18,16 @@ from penstock.cli.errors import CommandError
 from penstock.cli.letter_filter import INPUTS
 from penstock.cli.reading import Progress, Read, read_spans, scan
 from penstock.cli.replays import Manifest, Span
+from penstock.cli.sending import wall_ms
 from penstock.cli.target import ANSWER_LIMIT_S, Bounds, Target, bounds
 from penstock.contracts import headers as names_of
+from penstock.contracts.claims import CLAIM
+from penstock.contracts.errors import RequestError, StageError
 from penstock.contracts.events import Source
 from penstock.contracts.ingress import request_id_of
 from penstock.contracts.request import CompletionRequest
 from penstock.contracts.topics import load_topics
+from penstock.runtime.claims import Claims, has_claim
 from penstock.runtime.kafka import enqueue
 
 LATE_MS = 300_000
@@ -134,16 +138,39 @@ class Copy:
     headers: list[tuple[str, bytes | None]]
 
 
-def copy_of(name: str, record: Read, topic: str) -> Copy:
-    """The record without deadline, attempts and trace, and with its place; else as it stood in the live `topic`."""
+def copy_of(name: str, record: Read, topic: str, claims: Claims, now_ms: int) -> Copy:
+    """The record without deadline, attempts and trace, and with its place; else as it stood in the live `topic`.
+
+    A claimed event that loses its deadline is another value, and stored as one; raises BackendUnavailable.
+    """
     headers = [(key, value) for key, value in record.headers if key not in _NOT_COPIED]
     headers.append((names_of.REPLAY_OF, _source(record, topic).place.encode()))
     if _raw(name):
-        if record.header(names_of.REQUEST_ID) is None and _object(record.value).get("request_id") is None:
-            # at another place another id would be derived
-            headers.append((names_of.REQUEST_ID, request_id_of(_source(record, topic)).encode()))
+        if record.header(names_of.REQUEST_ID) is None:
+            inside = _object(_body(name, record, claims)).get("request_id")
+            if inside is None:
+                # at another place another id would be derived
+                headers.append((names_of.REQUEST_ID, request_id_of(_source(record, topic)).encode()))
+            elif has_claim(record.headers) and isinstance(inside, str):
+                # whoever reads the copies finds it without its object
+                headers.append((names_of.REQUEST_ID, inside.encode("utf-8", "surrogatepass")))
         return Copy(record.value, headers)
-    return Copy(_without_deadline(record.value), headers)
+    body = _body(name, record, claims)
+    changed = _without_deadline(body)
+    if not has_claim(record.headers):
+        return Copy(changed, headers)
+    if body is None or changed is None or changed == body:
+        return Copy(record.value, headers)
+    kept = claims.check_in(name, changed, now_ms)
+    return Copy(kept.value, [*((key, value) for key, value in headers if key != CLAIM), *kept.headers])
+
+
+def _body(name: str, record: Read, claims: Claims) -> bytes | None:
+    """What the record's value stands for; None where its claim leads nowhere, which its stage will say."""
+    try:
+        return claims.resolve(name, record.value, record.headers)
+    except (RequestError, StageError):
+        return None
 
 
 def _without_deadline(value: bytes | None) -> bytes | None:
@@ -220,7 +247,7 @@ class Copying:
                 if record is None:
                     more = False
                     break
-                copy = copy_of(name, record, topic)
+                copy = copy_of(name, record, topic, self._live.claims, wall_ms())
                 enqueue(
                     self._producer,
                     self._own.topic(name),

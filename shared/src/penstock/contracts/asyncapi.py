@@ -17,7 +17,7 @@ from penstock.contracts.events import Priority
 from penstock.contracts.lanes import lane_of
 from penstock.contracts.request import IDENTIFIER_PATTERN, CompletionRequest
 from penstock.contracts.results import DeadLetter
-from penstock.contracts.topics import CLAIMABLE, MESSAGES, RETRIES, Party, StateEntry, Topic, load_topics
+from penstock.contracts.topics import MESSAGES, RETRIES, Party, StateEntry, Topic, claimable, load_topics
 
 SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 BINDING_VERSION: Final = "0.5.0"
@@ -200,7 +200,8 @@ def _first_line(documented: type[Message]) -> str:
 
 
 def _messages(topic: Topic) -> list[type[Message]]:
-    return [MESSAGES[topic.message], *([Claim] if topic.name in CLAIMABLE else [])]
+    claims = claimable(topic.name) or topic.name in RETRIES.values()
+    return [*(MESSAGES[name] for name in topic.messages), *([Claim] if claims else [])]
 
 
 def _channel(topic: Topic) -> dict[str, Any]:

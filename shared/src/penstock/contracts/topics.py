@@ -96,7 +96,7 @@ RETRIES: Final[Mapping[str, str]] = {
 """Service -> the topic where its records wait to be tried again."""
 
 CLAIMABLE: Final = frozenset({REQUESTS, *EVENTS, RESULTS})
-"""The topics whose records may hold a claim instead of their message."""
+"""The topics whose records may hold a claim instead of their message; so may those of their bulk siblings."""
 
 
 Party = Literal["upstream", "preprocess", "anonymize", "safety", "inference", "postprocess", "operator"]
@@ -129,8 +129,8 @@ class Topic(Contract):
 
     @property
     def claim_folder(self) -> str:
-        """Where in the claim store the values of its records are: what is restricted stays apart."""
-        return f"{'restricted' if self.restricted else 'open'}/{self.name}"
+        """Where in the claim store the values of its records are: what is restricted stays apart, lanes do not."""
+        return f"{'restricted' if self.restricted else 'open'}/{base_of(self.name)}"
 
     def broker_config(self) -> dict[str, str]:
         """The topic's settings as the broker names them."""
@@ -160,6 +160,11 @@ def in_lane(name: str, lane: Priority) -> str:
     """The topic that carries what `name` carries in a lane: its sibling, or itself where it has none."""
     has = any(topic.lanes for topic in load_topics() if topic.name == base_of(name))
     return f"{base_of(name)}{BULK_SUFFIX}" if has and lane == "bulk" else base_of(name)
+
+
+def claimable(name: str) -> bool:
+    """Whether records of the topic may hold a claim."""
+    return base_of(name) in CLAIMABLE
 
 
 @cache

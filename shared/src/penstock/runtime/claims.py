@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from penstock.contracts.claims import CLAIM, Claim, object_name
 from penstock.contracts.errors import BackendUnavailable, LimitExceeded, StageError, UnsupportedSchema
-from penstock.contracts.topics import CLAIMABLE, DEAD_LETTERS, load_topics
+from penstock.contracts.topics import DEAD_LETTERS, RETRIES, claimable, load_topics
 from penstock.runtime.claim_stores import (
     VARIABLE,
     ClaimStore,
@@ -109,7 +109,7 @@ class Claims:
         limit = self.limit(topic)
         if len(value) > limit:
             raise self._too_large(topic, len(value), limit)
-        if self.store is None or topic not in CLAIMABLE or len(value) <= min(self._threshold, _fits(topic)):
+        if self.store is None or not claimable(topic) or len(value) <= min(self._threshold, _fits(topic)):
             return Kept(value)
         digest = hashlib.sha256(value).hexdigest()
         day = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%d")
@@ -226,7 +226,7 @@ def claim_in(topic: str, value: bytes | None, headers: Headers | None) -> Claim 
         where = ".".join(str(part) for part in error.errors(include_url=False, include_input=False)[0]["loc"])
         raise _invalid(f"{where or 'value'} of the claim is missing or of another form") from None
     declared = _TOPICS.get(topic)
-    if declared is None or topic not in CLAIMABLE:
+    if declared is None or not claimable(topic):
         raise _invalid("this topic carries no claims")
     if not claim.object.startswith(f"{declared.claim_folder}/") or not claim.object.endswith(f"/{claim.sha256}"):
         raise _invalid(f"its object is not {declared.claim_folder}/YYYYMMDD/SHA-256")
@@ -234,9 +234,13 @@ def claim_in(topic: str, value: bytes | None, headers: Headers | None) -> Claim 
 
 
 def lifetime_hours(topic: str) -> int:
-    """How long a record of this topic can lead to its object: in the topic, then as a dead letter."""
-    read_by_a_stage = any(party not in ("upstream", "operator") for party in _TOPICS[topic].read_by)
-    return _TOPICS[topic].retention_hours + (_TOPICS[DEAD_LETTERS].retention_hours if read_by_a_stage else 0)
+    """How long a record of this topic can lead to its object: in the topic, on a retry topic, as a dead letter."""
+    hours = _TOPICS[topic].retention_hours
+    stages = [party for party in _TOPICS[topic].read_by if party not in ("upstream", "operator")]
+    if stages:
+        hours += _TOPICS[DEAD_LETTERS].retention_hours
+        hours += max((_TOPICS[RETRIES[stage]].retention_hours for stage in stages if stage in RETRIES), default=0)
+    return hours
 
 
 def _fits(topic: str) -> int:

@@ -26,7 +26,7 @@ from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
 from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished
 from penstock.contracts.terminal import finish, status_of
-from penstock.contracts.topics import CLAIMABLE, DEAD_LETTERS, RETRIES, in_lane, load_topics, topic_of
+from penstock.contracts.topics import DEAD_LETTERS, RETRIES, claimable, in_lane, load_topics, topic_of
 from penstock.runtime import telemetry
 from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
@@ -37,6 +37,8 @@ FRAMING_BYTES = 16
 
 OLDEST_MS = 3_600_000
 """A delayed record keeps its timestamp, but for what is older than this: retention goes by it."""
+
+_LIMITS = {topic.name: topic.max_message_bytes for topic in load_topics()}
 
 KEPT_STATUSES = frozenset({"blocked", "failed"})
 """Ends whose span is made although the trace is not sampled."""
@@ -140,7 +142,11 @@ class Settler:
             field="event",
         )
         instead = self._error(replace(settled.inbound, span=span), error, finished_ms, 1)
-        others = [one for one in settled.outputs if one.topic not in CLAIMABLE and one.topic != DEAD_LETTERS]
+        others = [
+            one
+            for one in settled.outputs
+            if id(one) not in refused and not claimable(one.topic) and one.topic != DEAD_LETTERS
+        ]
         return replace(instead, outputs=[*instead.outputs, *others])
 
     def _settle(self, inbound: Inbound, outcome: Outcome, finished_ms: int, attempts: int) -> Settled:

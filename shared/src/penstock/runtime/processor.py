@@ -17,13 +17,14 @@ import structlog
 from opentelemetry import trace
 from pydantic import ValidationError
 
-from penstock.contracts.errors import Cancelled, Expired, PenstockError, RetriableError, StageError
+from penstock.contracts.errors import BackendUnavailable, Cancelled, Expired, PenstockError, RetriableError, StageError
 from penstock.contracts.events import Event, RequestContext
 from penstock.contracts.headers import SCHEMA, RequestHeaders, schema_of
 from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
+from penstock.runtime.claim_stores import UNAVAILABLE
 from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
@@ -117,7 +118,8 @@ class Boundary:
 
     def delay(self, inbound: Inbound, error: PenstockError, *, attempts: int, not_before_ms: int) -> Settled:
         """What is written for a record that is tried again later; `attempts` were made in all."""
-        return self._settler.delay(inbound, error, attempts=attempts, not_before_ms=not_before_ms)
+        settled = self._settler.delay(inbound, error, attempts=attempts, not_before_ms=not_before_ms)
+        return settled if inbound.record.in_topic is None else settled.without_claimed()
 
     def cancelled(self, context: RequestContext) -> Cancelled | None:
         """The error that ends a request that is cancelled; None where it may go on."""
@@ -308,25 +310,23 @@ def _after(record: Record) -> str:
 def claims_of(stage: str, settings: ServiceSettings, metrics: StageMetrics, stopping: threading.Event) -> Claims:
     """A stage's claim check; waits between attempts at its store raise Interrupted where the process stops."""
 
+    policy = Policies.of(settings).of_class(BackendUnavailable.policy)
+
     def waiting(attempt: int) -> None:
-        metrics.retries.labels(stage).inc()
-        _back_off(settings, stopping, attempt, 1)
+        metrics.retries.labels(stage, "in_place", UNAVAILABLE).inc()
+        wait_ms = policy.wait_ms(attempt - 1, None)
+        _log.warning("runtime.records.retry", records=1, wait_ms=wait_ms)
+        if stopping.wait(wait_ms / 1000):
+            raise Interrupted
 
     return Claims.open(
         settings.claim_store,
         threshold=settings.claim_threshold_bytes,
         most=settings.claim_max_bytes,
-        attempts=settings.retry_attempts,
+        attempts=policy.attempts,
         waiting=waiting,
         counted=lambda operation: metrics.claims.labels(stage, operation).inc(),
     )
-
-
-def _back_off(settings: ServiceSettings, stopping: threading.Event, attempt: int, records: int) -> None:
-    longest = min(settings.retry_backoff_max_ms, settings.retry_backoff_ms * 2 ** (attempt - 2))
-    _log.warning("runtime.records.retry", attempt=attempt, records=records, backoff_max_ms=longest)
-    if stopping.wait(random.uniform(longest / 2, longest) / 1000):
-        raise Interrupted
 
 
 def decode(record: Record, kind: type[Event]) -> Event:

@@ -90,6 +90,10 @@ class Policies:
         own = {name: figures.model_dump(exclude_none=True) for name, figures in settings.retry_policies.items()}
         return cls({name: Policy(**common | own.get(name, {})) for name in get_args(PolicyName)})
 
+    def of_class(self, name: PolicyName) -> Policy:
+        """The policy of one class."""
+        return self._policies[name]
+
     def decide(
         self,
         error: PenstockError,

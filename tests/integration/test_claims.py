@@ -192,8 +192,8 @@ def test_a_store_that_comes_back_is_waited_for_on_both_ways(bootstrap: str, pref
     away = store.with_name("away")
 
     def retries() -> float:
-        value = harness.metrics.registry.get_sample_value("penstock_retries_total", {"stage": "toy"})
-        return value or 0.0
+        labels = {"stage": "toy", "how": "in_place", "code": "claim_store_unavailable"}
+        return harness.metrics.registry.get_sample_value("penstock_retries_total", labels) or 0.0
 
     with harness.working(Echo(grow={"out": 4 * KIB})):
         for request_id, text in (("in", noise(6 * KIB)), ("out", "short")):

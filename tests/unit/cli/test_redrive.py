@@ -124,7 +124,8 @@ def test_a_bulk_record_goes_back_to_the_bulk_lane_to_whichever_stage() -> None:
     bulk = record(topic="p.llm.requests.bulk", headers=(("deadline", b"17"),))
     assert weighed(bulk).topic == "llm.requests.bulk"
     assert weighed(bulk, Wish(to="preprocess")).topic == "llm.requests.bulk"
-    out = compose(bulk, letter_of(bulk), "llm.requests.bulk", Wish(allowed_ms=9), names=NAMES, now_ms=NOW_MS)
+    wish = Wish(allowed_ms=9)
+    out = compose(bulk, letter_of(bulk), "llm.requests.bulk", wish, names=NAMES, now_ms=NOW_MS, body=bulk.value)
     assert (out.partition, dict(out.headers)["deadline"]) == (2, str(NOW_MS + 9).encode())
     strayed = record(topic="p.llm.anonymized.bulk", headers=(("schema", b"penstock.completion-generated/1"),))
     assert weighed(strayed, Wish(to="safety")).topic == "llm.completions.bulk"
@@ -202,3 +203,11 @@ def test_wrong_usage(arguments: tuple[str, ...], said: str) -> None:
     done = CliRunner().invoke(app, ["dlq", "redrive", *arguments, "--bootstrap", "127.0.0.1:1"])
     assert done.exit_code == 2
     assert said in done.output
+
+
+def test_an_edited_body_is_no_claim_whatever_the_original_was() -> None:
+    one = record(headers=(("claim", b"penstock.claim/1"), ("tenant", b"acme")))
+    edited = b'{"request_id": "r-1"}'
+    for wish, value, kept in ((Wish(), BODY, True), (Wish(edited=edited), edited, False)):
+        out = compose(one, letter_of(one), "llm.requests", wish, names=NAMES, now_ms=NOW_MS, body=value)
+        assert (out.value, "claim" in dict(out.headers)) == (value, kept)

@@ -16,10 +16,12 @@ from penstock.cli.rates import described
 from penstock.cli.reading import Read
 from penstock.cli.replay_run import outputs_of
 from penstock.cli.replays import check_prefix
-from penstock.cli.window import copy_of, inputs_of, request_id_in
+from penstock.cli.window import Copy, copy_of, inputs_of, request_id_in
 from penstock.contracts import topics
 from penstock.contracts.events import Source, StageTiming
 from penstock.contracts.ingress import request_id_of
+from penstock.runtime.claim_stores import FolderStore
+from penstock.runtime.claims import Claims
 
 NOW_MS = 1_700_000_000_000
 TRACED = (("traceparent", b"00-1"), ("deadline", b"5"), ("attempt", b"3"), ("tenant", b"acme"), ("foreign", b"\xff"))
@@ -27,6 +29,16 @@ TRACED = (("traceparent", b"00-1"), ("deadline", b"5"), ("attempt", b"3"), ("ten
 
 def record(value: bytes | None, *headers: tuple[str, bytes | None]) -> Read:
     return Read(2, 5, NOW_MS, value, headers, b"key")
+
+
+def copied(name: str, one: Read, topic: str) -> Copy:
+    return copy_of(name, one, topic, Claims(), NOW_MS)
+
+
+def claimed(claims: Claims, name: str, body: object, *headers: tuple[str, bytes | None]) -> Read:
+    kept = claims.check_in(name, json.dumps(body).encode(), NOW_MS)
+    assert kept.headers, "the body is large enough to be claimed"
+    return record(kept.value, *headers, *kept.headers)
 
 
 def outcome(status: str = "passed", **changed: object) -> Outcome:
@@ -61,26 +73,70 @@ def test_a_moment_shown() -> None:
 
 def test_an_event_loses_deadline_attempts_and_trace_alone() -> None:
     body = {"context": {"request_id": "r", "deadline_ms": 5, "submitted_ms": 1}, "findings": {}, "text": "\u00e9"}
-    copy = copy_of(topics.ANONYMIZED, record(json.dumps(body).encode(), *TRACED), "p.llm.anonymized")
+    copy = copied(topics.ANONYMIZED, record(json.dumps(body).encode(), *TRACED), "p.llm.anonymized")
     assert json.loads(copy.value or b"") == {**body, "context": {"request_id": "r", "submitted_ms": 1}}
     assert copy.headers == [("tenant", b"acme"), ("foreign", b"\xff"), ("replay-of", b"p.llm.anonymized/2/5")]
 
 
 @pytest.mark.parametrize("value", [b'{"context": {"request_id":  "r"}}', b"\xff no JSON", b"[1]", None])
 def test_what_has_no_deadline_is_copied_byte_for_byte(value: bytes | None) -> None:
-    assert copy_of(topics.ANONYMIZED, record(value), "llm.anonymized").value == value
+    assert copied(topics.ANONYMIZED, record(value), "llm.anonymized").value == value
 
 
 def test_a_request_without_an_id_is_given_the_one_it_had() -> None:
     derived = request_id_of(Source(topic="p.llm.requests", partition=2, offset=5))
     bare = record(b'{"prompt": "x"}')
-    assert ("request-id", derived.encode()) in copy_of(topics.REQUESTS, bare, "p.llm.requests").headers
+    assert ("request-id", derived.encode()) in copied(topics.REQUESTS, bare, "p.llm.requests").headers
     assert request_id_in(topics.REQUESTS, bare, "p.llm.requests") == derived
     own = record(b'{"prompt": "x", "request_id": "mine"}')
-    assert [name for name, _ in copy_of(topics.REQUESTS, own, "p.llm.requests").headers] == ["replay-of"]
+    assert [name for name, _ in copied(topics.REQUESTS, own, "p.llm.requests").headers] == ["replay-of"]
     assert request_id_in(topics.REQUESTS, own, "p.llm.requests") == "mine"
     named = record(b"\xff", ("request-id", b"header"))
     assert request_id_in(topics.REQUESTS, named, "p.llm.requests") == "header"
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Claims:
+    return Claims(FolderStore(tmp_path), threshold=100)
+
+
+def test_a_claimed_event_loses_its_deadline_in_an_object_of_its_own(claims: Claims) -> None:
+    body = {"context": {"request_id": "r", "deadline_ms": 5}, "text": "x" * 200}
+    one = claimed(claims, topics.ANONYMIZED, body, *TRACED)
+    copy = copy_of(topics.ANONYMIZED, one, "p.llm.anonymized", claims, NOW_MS)
+    assert copy.headers.count(("claim", b"penstock.claim/1")) == 1
+    assert copy.value != one.value
+    found = claims.resolve(topics.ANONYMIZED, copy.value, copy.headers)
+    assert json.loads(found or b"") == {**body, "context": {"request_id": "r"}}
+    assert json.loads(claims.resolve(topics.ANONYMIZED, one.value, one.headers) or b"") == body
+
+
+def test_a_claimed_event_that_fits_without_its_deadline_is_no_claim_any_more(claims: Claims) -> None:
+    body = {"context": {"deadline_ms": 5}, "text": "x" * 65}
+    copy = copy_of(topics.ANONYMIZED, claimed(claims, topics.ANONYMIZED, body), "llm.anonymized", claims, NOW_MS)
+    assert json.loads(copy.value or b"") == {**body, "context": {}}
+    assert [name for name, _ in copy.headers] == ["replay-of"]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_claimed_event_without_deadline_or_object_is_copied_as_it_is(claims: Claims, gone: bool) -> None:
+    body = {"context": {"deadline_ms": 5} if gone else {}, "text": "x" * 200}
+    one = claimed(claims, topics.ANONYMIZED, body)
+    if gone:
+        assert claims.store is not None
+        claims.store.delete(json.loads(one.value or b"")["object"])
+    copy = copy_of(topics.ANONYMIZED, one, "llm.anonymized", claims, NOW_MS)
+    assert (copy.value, copy.headers[0]) == (one.value, ("claim", b"penstock.claim/1"))
+
+
+@pytest.mark.parametrize("inside", ["mine", None])
+def test_a_claimed_requests_id_is_found_without_its_object(claims: Claims, inside: str | None) -> None:
+    body = {"prompt": "x" * 200, "request_id": inside}
+    one = claimed(claims, topics.REQUESTS, body)
+    copy = copy_of(topics.REQUESTS, one, "p.llm.requests", claims, NOW_MS)
+    expected = inside or request_id_of(Source(topic="p.llm.requests", partition=2, offset=5))
+    assert copy.value == one.value
+    assert request_id_in(topics.REQUESTS, record(copy.value, *copy.headers), "r.llm.requests") == expected
 
 
 @pytest.mark.parametrize(("into", "live"), [("", "a."), ("a.", "a."), ("a b", ""), ("x" * 65, ""), ("\u00e9.", "")])

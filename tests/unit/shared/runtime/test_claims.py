@@ -221,6 +221,14 @@ def test_a_store_that_fails_is_tried_again_and_not_for_ever(tmp_path: Path, monk
 
 
 def test_objects_live_as_long_as_a_record_may_lead_to_them() -> None:
-    assert lifetime_hours(topics.REQUESTS) == 24 + 336
-    assert lifetime_hours(topics.ANONYMIZED) == 168 + 336
+    assert lifetime_hours(topics.REQUESTS) == 24 + 24 + 336
+    assert lifetime_hours(topics.ANONYMIZED) == 168 + 168 + 336
     assert lifetime_hours(topics.RESULTS) == 168
+
+
+def test_both_lanes_share_their_objects(claims: Claims) -> None:
+    bulk = topics.in_lane(topics.REQUESTS, "bulk")
+    kept = claims.check_in(bulk, VALUE, NOW_MS)
+    assert Claim.model_validate_json(kept.value).object.startswith("restricted/llm.requests/")
+    assert claims.resolve(bulk, kept.value, kept.headers) == VALUE
+    assert claims.resolve(topics.REQUESTS, kept.value, kept.headers) == VALUE

@@ -302,3 +302,24 @@ def test_what_has_no_retry_topic_or_no_room_for_the_headers_cannot_be_delayed(st
     size = LIMIT["llm.anonymized"] - delays.MAX_BYTES + beyond
     assert not Settler(stage, {}, Names("p.")).delayable(anonymized_record(value=b"x" * size))
     assert Settler("safety", {}, Names("p.")).delayable(anonymized_record(value=b"x" * (size - 100)))
+
+
+def test_a_claimed_record_waits_and_dies_as_the_claim_it_was() -> None:
+    settler = safety_settler()
+    claimed = anonymized_record(
+        value=b"x" * LIMIT["llm.anonymized"], in_topic=b"the claim", headers=(("claim", b"penstock.claim/1"),)
+    )
+    assert settler.delayable(claimed), "what counts is what stands in the topic"
+    (waiting,) = settler.delay(claimed, Overloaded("full"), attempts=1, not_before_ms=5_000).outputs
+    assert waiting.value == b"the claim"
+    assert waiting.headers[0] == ("claim", b"penstock.claim/1")
+    _, dead = settler.settle(claimed, Overloaded("full"), finished_ms=9_500, attempts=4).outputs
+    assert (dead.value, dead.headers[0]) == (b"the claim", ("claim", b"penstock.claim/1"))
+
+
+def test_a_record_that_the_retry_topic_does_not_take_ends() -> None:
+    settler, inbound = safety_settler(), anonymized_record()
+    settled = settler.delay(inbound, Overloaded("full"), attempts=1, not_before_ms=5_000)
+    ended = settler.too_large(settled, {id(settled.outputs[0])}, finished_ms=3_000)
+    assert [output.topic for output in ended.outputs] == ["llm.results", "llm.dead-letters"]
+    assert ended.code == "record_too_large"

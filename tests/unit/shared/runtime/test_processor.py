@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -30,6 +31,7 @@ from penstock.contracts.topics import PREPROCESSED, REQUESTS
 from penstock.runtime import processor as module
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
+from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Interrupted, Processor
@@ -229,6 +231,28 @@ def test_attempts_before_a_delay_are_counted() -> None:
     assert b'"attempts":5' in (dict(settled.outputs[1].headers)["dead-letter"] or b"")
     labels = {"stage": "safety", "code": "backend_unavailable"}
     assert bench.metrics.registry.get_sample_value("penstock_retries_exhausted_total", labels) == 1
+
+
+def test_a_claimed_record_that_waited_is_read_and_waits_again_as_a_claim(tmp_path: Path) -> None:
+    class Safety(Toy):
+        name = "safety"
+
+    claims = Claims.open(str(tmp_path), threshold=1)
+    whole = record("a")
+    kept = claims.check_in(PREPROCESSED, whole.value or b"", NOW_MS)
+    headers = (*whole.headers, *kept.headers)
+    known = Delayed(1, NOW_MS, whole.source, "rate_limited")
+    again = record("a", offset=9, value=kept.value, headers=(*headers, *known.headers()))
+    stage = Safety(lambda _: RateLimited("slow", retry_after_s=30))
+    (settled,) = Bench(stage, claim_store=str(tmp_path)).processor.run([again])
+    assert stage.batches == [["a"]], "the stage is given the event"
+    (waiting,) = settled.outputs
+    assert (waiting.topic, waiting.value) == ("llm.retry.safety", kept.value)
+    assert tuple(waiting.headers[:-4]) == headers
+    found = Delayed.of(waiting.headers)
+    assert found is not None
+    assert (found.attempts, found.retry_of) == (2, whole.source)
+    assert settled.inbound.record.in_topic is settled.inbound.event is None, "the value is not held"
 
 
 def test_no_attempt_is_planned_beyond_the_deadline_and_the_error_is_named() -> None:

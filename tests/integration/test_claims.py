@@ -187,7 +187,7 @@ def test_what_the_store_does_not_have_as_claimed_is_never_processed(bootstrap: s
 
 
 def test_a_store_that_comes_back_is_waited_for_on_both_ways(bootstrap: str, prefix: str, store: Path) -> None:
-    own = {"claim_threshold_bytes": 2 * KIB, "retry_attempts": 100, "retry_backoff_max_ms": 100}
+    own = {"claim_threshold_bytes": 2 * KIB, "retry_attempts": 100, "retry_backoff_max_ms": 500}
     harness = Harness(bootstrap, prefix, claim_store=str(store), **own)
     away = store.with_name("away")
 

@@ -45,11 +45,11 @@ def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
 
 def test_what_a_record_or_dead_letter_may_lead_to_is_kept(store: FolderStore, tmp_path: Path) -> None:
     kept = {
-        add(store, tmp_path, topics.REQUESTS, b"1" * 9, days_old=14.9),
-        add(store, tmp_path, topics.ANONYMIZED, b"2" * 9, days_old=20.9),
+        add(store, tmp_path, topics.REQUESTS, b"1" * 9, days_old=15.9),
+        add(store, tmp_path, topics.ANONYMIZED, b"2" * 9, days_old=27.9),
         add(store, tmp_path, topics.RESULTS, b"3" * 9, days_old=6.9),
     }
-    for topic, days in ((topics.REQUESTS, 15.1), (topics.ANONYMIZED, 21.1), (topics.RESULTS, 7.1)):
+    for topic, days in ((topics.REQUESTS, 16.1), (topics.ANONYMIZED, 28.1), (topics.RESULTS, 7.1)):
         add(store, tmp_path, topic, b"old", days_old=days)
     status, said = run("gc", "--store", str(tmp_path), "--json")
     assert status == 0

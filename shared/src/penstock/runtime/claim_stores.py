@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 VARIABLE = "PENSTOCK_CLAIM_STORE"
-UNAVAILABLE = "claim_store_unavailable"
-"""The code of the error of a store that does not do its work."""
 PARTIAL = ".partial"
 """Folder of objects that are being written; what a crash leaves there is collected like any other."""
 
@@ -78,7 +76,7 @@ class ClaimStore(Protocol):
 
 def unavailable(sentence: str) -> BackendUnavailable:
     """The error of a store that does not do its work, now."""
-    return BackendUnavailable(sentence, code=UNAVAILABLE, field="claim")
+    return BackendUnavailable(sentence, code="claim_store_unavailable", field="claim")
 
 
 def open_store(url: str) -> ClaimStore:

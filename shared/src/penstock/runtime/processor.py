@@ -24,7 +24,6 @@ from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
-from penstock.runtime.claim_stores import UNAVAILABLE
 from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
@@ -313,7 +312,7 @@ def claims_of(stage: str, settings: ServiceSettings, metrics: StageMetrics, stop
     policy = Policies.of(settings).of_class(BackendUnavailable.policy)
 
     def waiting(attempt: int) -> None:
-        metrics.retries.labels(stage, "in_place", UNAVAILABLE).inc()
+        metrics.retries.labels(stage, "in_place", "claim_store_unavailable").inc()
         wait_ms = policy.wait_ms(attempt - 1, None)
         _log.warning("runtime.records.retry", records=1, wait_ms=wait_ms)
         if stopping.wait(wait_ms / 1000):

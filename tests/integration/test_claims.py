@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from tests.support.kafka import Publishing, Slot, committed_offsets
+from tests.support.retrying import Process
 from tests.support.s3 import S3Server
 from tests.support.stack import Stack, wait_until
 from tests.support.toy import Harness, ids_of
@@ -265,6 +266,26 @@ def test_what_the_broker_refuses_for_its_size_ends_that_one_request(bootstrap: s
     assert RequestPreprocessed.model_validate_json(letter.value()).context.request_id == "out"
     offsets = committed_offsets(bootstrap, prefix, "toy", topics.PREPROCESSED)
     assert sum(offsets.values()) >= 42
+
+
+def test_a_claimed_record_comes_back_from_the_retry_topic(
+    bootstrap: str, prefix: str, store: Path, tmp_path: Path
+) -> None:
+    harness = Harness(bootstrap, prefix, claim_store=str(store), claim_threshold_bytes=2 * KIB)
+    request_id, text = "rate.1.1.large", noise(6 * KIB)
+    values = publish(harness, claims_of(harness), {request_id: text})
+    own = {"claim_store": str(store), "claim_threshold_bytes": str(2 * KIB), "retry_in_place_max_ms": "0"}
+    with Process(bootstrap, prefix, tmp_path, **own) as service:
+        (done,) = harness.read(topics.ANONYMIZED, 1)
+        calls = len(service.calls.of(request_id))
+    assert ids_of([done]) == Counter([request_id])
+    assert calls == 2
+    (waited,) = harness.read(topics.RETRY_ANONYMIZE, 1)
+    first, back = harness.read(topics.PREPROCESSED, 2)
+    for message in (waited, back):
+        assert message.value() == values[request_id] == first.value()
+        assert message.headers()[: len(first.headers())] == first.headers()
+    assert claims_of(harness).resolve(topics.PREPROCESSED, back.value(), back.headers()) is not None
 
 
 # --- the whole path

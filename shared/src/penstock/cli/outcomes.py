@@ -196,7 +196,13 @@ def first_of(stage: str, name: str) -> str:
 def read_from(stage: str, before: tuple[StageTiming, ...]) -> str:
     """The input topic of the stage that a request comes by which has been through these stages."""
     inputs = inputs_of(stage)
-    writers = {writer: topic.name for topic in load_topics() if topic.name in inputs for writer in topic.written_by}
+    writers = {
+        writer: topic.name
+        for topic in load_topics()
+        if topic.name in inputs
+        for writer in topic.written_by
+        if writer not in topic.read_by
+    }
     found = next((writers[one.stage] for one in reversed(before) if one.stage in writers), inputs[0])
     return first_of(stage, found)
 

@@ -64,7 +64,12 @@ Watch = Callable[[str], AbstractContextManager[Progress]]
 def outputs_of(stage: str) -> tuple[str, ...]:
     """The declared topics in which the outcomes of the stage's records stand."""
     kinds = (*(event.schema_name for event in EVENTS.values()), RequestFinished.schema_name, DeadLetter.schema_name)
-    return tuple(topic.name for topic in load_topics() if topic.message in kinds and stage in topic.written_by)
+    # what a stage reads it writes only to put a delayed record back
+    return tuple(
+        topic.name
+        for topic in load_topics()
+        if topic.message in kinds and stage in topic.written_by and stage not in topic.read_by
+    )
 
 
 def digests_of(settings: Mapping[str, str]) -> dict[str, str]:

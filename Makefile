@@ -39,11 +39,15 @@ check: setup ## Lint, types, import rules, schema compatibility, docs: what CI r
 	$(BIN)/pytest -q tests/docs
 
 .PHONY: faults
-faults: faults-services faults-brokers faults-network faults-zombie ## All long fault suites
+faults: faults-services faults-unordered faults-brokers faults-network faults-zombie ## All long fault suites
 
 .PHONY: faults-services
 faults-services: setup system ## 5,000 requests while every service is killed in turn; last line JSON
 	@$(BIN)/python -m tests.faults.services
+
+.PHONY: faults-unordered
+faults-unordered: setup system ## 20,000 slow requests in any order while instances are killed; last line JSON
+	@$(BIN)/python -m tests.faults.unordered
 
 .PHONY: faults-brokers
 faults-brokers: setup system ## 20,000 requests while three brokers are killed in turn, then two at once; last line JSON

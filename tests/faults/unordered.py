@@ -36,7 +36,7 @@ from penstock.runtime import topics
 
 INSTANCES = 2
 CAPACITY = 300
-WINDOW_S = 0.25
+WINDOW_S = 1.0
 """An answer made so shortly before the process is killed may not have reached the ledger (docs/operations.md)."""
 STUCK_S = 120.0
 

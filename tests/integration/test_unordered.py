@@ -270,3 +270,31 @@ def test_a_partition_that_left_while_it_was_paused_is_read_again_when_it_comes_b
         wait_until(lambda: held.finish_all() > 0 and set(ids[120:]) <= held.jobs.keys(), "the later ones")
         held.finish_all()
         assert ids_of(harness.read(COMPLETIONS, 180)) == Counter(ids)
+
+
+def test_partitions_that_leave_while_records_are_taken_are_committed_first(harness: UnorderedHarness) -> None:
+    """The client serves a rebalance inside whichever call takes records: none may wait for another thread's."""
+    first, second = Held(), Held()
+    with harness.calling(first, "0") as (worker, _):
+        consumer = worker._intakes[0].consumer
+
+        class OnlyConsume:
+            """Its `poll` is a `consume` of one: then every rebalance is served inside `consume`."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(consumer, name)
+
+            def poll(self, timeout: float) -> object:
+                return next(iter(consumer.consume(1, timeout)), None)
+
+        worker._intakes[0]._consumer = OnlyConsume()
+        harness.screened([f"r{number}" for number in range(20)])
+        wait_until(lambda: len(first.jobs) == 20, "calls")
+        for request_id in list(first.jobs)[:10]:
+            worker._commit_after = time.monotonic() + 3600  # what has finished waits for the rebalance to commit it
+            first.finish(request_id)
+        with harness.calling(second, "1"):
+            wait_until(lambda: len(second.jobs) > 0, "calls of the second")
+            for request_id in list(second.jobs):
+                second.finish(request_id)
+            assert len(ids_of(harness.read(COMPLETIONS, 10))) >= 10

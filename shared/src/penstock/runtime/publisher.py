@@ -20,6 +20,8 @@ from penstock.runtime.outcomes import Output
 _log = structlog.get_logger()
 Positions = Sequence[tuple[Any, list[TopicPartition]]]
 """Each consumer whose group's offsets are committed, with the offsets."""
+Groups = Sequence[tuple[Any, list[TopicPartition]]]
+"""Likewise, with the group's metadata instead of the consumer."""
 
 CALL_TIMEOUT_S = 30.0
 OFFSETS_TIMEOUT_S = 5.0
@@ -94,19 +96,25 @@ class Publisher:
         up), TooLarge (not again with its outputs; `singly` finds them), Fenced (stop), Stuck (stop at once) or
         KafkaException where an ACL refuses (stop).
         """
+        # a consumer is asked by the thread that polls it: inside a rebalance, another's call would wait for that
+        # poll to end, and the poll for us
+        groups = [(consumer.consumer_group_metadata(), offsets) for consumer, offsets in positions]
         # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
-        future = self._thread.submit(self._commit, outputs, state, positions, singly)
+        future = self._thread.submit(self._commit, outputs, state, groups, singly)
         began = time.monotonic()
         while not wait_for([future], 0.5).done:
             if not patience(time.monotonic() - began):
                 raise Stuck
-        return future.result()
+        written = future.result()
+        if not self._transactional:
+            self._commit_offsets(positions)
+        return written
 
     def _commit(
         self,
         outputs: Sequence[Output],
         state: Mapping[str, Mapping[str, Contract]],
-        positions: Positions,
+        groups: Groups,
         singly: bool,
     ) -> dict[str, dict[str, int]]:
         written: dict[str, dict[str, int]] = {topic: {} for topic in state}
@@ -138,9 +146,9 @@ class Publisher:
                     report = self._recorder(written[topic], key)
                     enqueue(self._producer, topic, entry.encode(), key.encode(), headers=[], on_delivery=report)
             if self._transactional:
-                self._commit_transaction(positions)
+                self._commit_transaction(groups)
             else:
-                self._flush_and_commit(positions)
+                self._deliver()
         except KafkaException as error:
             self._recover(error.args[0])
         return written
@@ -162,21 +170,19 @@ class Publisher:
             _log.debug("runtime.producer.unflushed", error=error.args[0].name())
         self._thread.shutdown()
 
-    def _commit_transaction(self, positions: Positions) -> None:
-        for consumer, offsets in positions:
-            self._insist(partial(self._send_offsets, consumer, offsets))
+    def _commit_transaction(self, groups: Groups) -> None:
+        for group, offsets in groups:
+            send = partial(self._producer.send_offsets_to_transaction, offsets, group, OFFSETS_TIMEOUT_S)
+            self._insist(send)
         self._deliver()
         self._insist(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
 
-    def _send_offsets(self, consumer: Any, offsets: list[TopicPartition]) -> None:
-        # asked for anew at each attempt: in a rebalance the member's epoch moves on, and an old one is refused
-        # by the coordinator until the call's time is up
-        self._producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), OFFSETS_TIMEOUT_S)
-
-    def _flush_and_commit(self, positions: Positions) -> None:
-        self._deliver()
-        for consumer, offsets in positions:
-            consumer.commit(offsets=offsets, asynchronous=False)
+    def _commit_offsets(self, positions: Positions) -> None:
+        try:
+            for consumer, offsets in positions:
+                consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            self._recover(error.args[0])
 
     def _deliver(self) -> None:
         """Wait until all is delivered, or the first record is refused; raises KafkaException.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer
+from tests.support import foreign
 from tests.support.stack import wait_until
 from tests.support.toy import Harness, Toy, ids_of
 
@@ -16,7 +17,7 @@ from penstock.contracts import headers as header_names
 from penstock.contracts.errors import BackendUnavailable
 from penstock.contracts.events import RequestPreprocessed
 from penstock.contracts.results import DeadLetter, RequestFinished
-from penstock.contracts.topics import ANONYMIZED, DEAD_LETTERS, RESULTS
+from penstock.contracts.topics import ANONYMIZED, DEAD_LETTERS, PREPROCESSED, RESULTS
 from penstock.local.kafka import LocalKafka
 from penstock.runtime import kafka, topics
 from penstock.runtime.outcomes import Output
@@ -37,6 +38,24 @@ def test_every_record_becomes_one_event(harness: Harness) -> None:
     with harness.working(Toy()):
         seen = ids_of(harness.read(ANONYMIZED, len(ids)))
     assert seen == Counter(ids)
+
+
+def test_a_header_name_that_no_client_of_ours_can_read_is_refused_by_name_and_holds_up_nobody(
+    harness: Harness, bootstrap: str
+) -> None:
+    harness.publish(["a"], conversation="c")
+    foreign.publish(bootstrap, harness.names.topic(PREPROCESSED), b"kept", partition=0)
+    foreign.publish(bootstrap, harness.names.topic(PREPROCESSED), b"kept", partition=1)
+    harness.publish(["b"], conversation="c")
+    with harness.working(Toy()):
+        assert ids_of(harness.read(ANONYMIZED, 2)) == Counter(["a", "b"])
+        results = harness.read(RESULTS, 2)
+        letters = harness.read(DEAD_LETTERS, 2)
+    errors = [RequestFinished.model_validate_json(result.value()).error for result in results]
+    assert [(error.code, error.field, error.stage) for error in errors if error] == [
+        ("invalid_header", "headers", "toy")
+    ] * 2
+    assert [letter.value() for letter in letters] == [b"kept"] * 2
 
 
 def test_a_bug_costs_one_record_and_keeps_its_bytes(harness: Harness) -> None:

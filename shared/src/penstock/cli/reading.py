@@ -18,6 +18,7 @@ from penstock.cli.target import Bounds, Target, bounds
 from penstock.contracts.headers import REQUEST_ID
 from penstock.contracts.results import RequestFinished
 from penstock.contracts.topics import RESULTS
+from penstock.runtime import kafka
 from penstock.runtime.claims import Claims
 
 _BATCH = 500
@@ -191,7 +192,7 @@ def record_of(message: Message) -> Read | None:
         if error.fatal() or error.code() in FINAL_ERRORS:
             raise KafkaException(error)
         return None  # a partition's end, or a broker that moves or restarts: the client goes on by itself
-    headers = tuple((name, _bytes(value)) for name, value in message.headers() or ())
+    headers = tuple((name, _bytes(value)) for name, value in kafka.headers_of(message) or ())
     return Read(message.partition(), message.offset(), message.timestamp()[1], message.value(), headers, message.key())
 
 

@@ -19,6 +19,7 @@ from penstock.contracts import headers as names_of
 from penstock.contracts.control import Cancel
 from penstock.contracts.errors import BackendTimeout, ConfigurationError, UnsupportedSchema
 from penstock.contracts.topics import CONTROL, load_topics
+from penstock.runtime import kafka
 from penstock.runtime.cancellations import Cancellations
 
 _log = structlog.get_logger()
@@ -131,6 +132,6 @@ class ControlReader:
 
 
 def _accept(message: Message) -> None:
-    for name, value in message.headers() or ():
+    for name, value in kafka.headers_of(message) or ():
         if name == names_of.SCHEMA and value is not None:
             Cancel.accepts(value.decode("utf-8", "replace"))

@@ -69,6 +69,7 @@ def common(settings: ServiceSettings) -> dict[str, Any]:
 
 def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
     """A stage's consumer: read committed, offsets committed by us alone."""
+    member = {"group.instance.id": f"{group}-{settings.instance}"} if settings.kafka_static_membership else {}
     protocol: dict[str, Any] = (
         {"group.protocol": "consumer"}
         if settings.kafka_group_protocol == "consumer"
@@ -77,6 +78,7 @@ def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
     return {
         **common(settings),
         **protocol,
+        **member,
         "group.id": group,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
@@ -127,8 +129,18 @@ def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[st
     return config
 
 
+def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
+    """A message's headers; None where the client cannot read them."""
+    try:
+        return tuple(message.headers() or ())
+    except SystemError:
+        # it takes names for UTF-8 and fails where one is not, as other clients may write them
+        return None
+
+
 def record_of(message: Message) -> Record:
-    """A consumed message as plain data."""
+    """A consumed message as plain data; without headers and so marked where the client cannot read them."""
+    headers = headers_of(message)
     return Record(
         message.topic(),
         message.partition(),
@@ -136,7 +148,8 @@ def record_of(message: Message) -> Record:
         message.timestamp()[1],
         message.key(),
         message.value(),
-        tuple(message.headers() or ()),
+        headers or (),
+        headers_readable=headers is not None,
     )
 
 

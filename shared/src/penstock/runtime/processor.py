@@ -17,7 +17,15 @@ import structlog
 from opentelemetry import trace
 from pydantic import ValidationError
 
-from penstock.contracts.errors import BackendUnavailable, Cancelled, Expired, PenstockError, RetriableError, StageError
+from penstock.contracts.errors import (
+    BackendUnavailable,
+    Cancelled,
+    Expired,
+    InvalidRequest,
+    PenstockError,
+    RetriableError,
+    StageError,
+)
 from penstock.contracts.events import Event, RequestContext
 from penstock.contracts.headers import SCHEMA, RequestHeaders, schema_of
 from penstock.contracts.lanes import base_of, lane_of
@@ -69,6 +77,10 @@ class Boundary:
         if (delayed := record.delayed) is not None:
             telemetry.annotate(span, {telemetry.ATTEMPTS_BEFORE: delayed.attempts})
         now_ms = start_ns // 1_000_000
+        if not record.headers_readable:
+            return Inbound(record, now_ms, None, span), InvalidRequest(
+                "headers: a name among them is not UTF-8", code="invalid_header", field="headers", limit="UTF-8 names"
+            )
         try:
             record = self._claims.opened(record, topic)
         except PenstockError as error:

@@ -61,6 +61,10 @@ class ServiceSettings(KafkaSettings):
     kafka_group_protocol: Literal["consumer", "classic"] = Field(
         default="consumer", description="`consumer` (KIP-848, Kafka 4) or `classic` for older brokers."
     )
+    kafka_static_membership: bool = Field(
+        default=False,
+        description="Keep an instance's partitions for it while it restarts; see operations.md for what that delays.",
+    )
     topic_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = Field(
         default="", description="Put before every topic, group and transactional id."
     )

@@ -38,6 +38,8 @@ class Record:
     headers: tuple[tuple[str, bytes | None], ...] = ()
     in_topic: bytes | None = None
     """Of a record whose `value` was fetched by its claim: the claim, as it stands in the topic."""
+    headers_readable: bool = True
+    """False where the client could not read them, which leaves `headers` empty."""
 
     @property
     def original(self) -> bytes | None:

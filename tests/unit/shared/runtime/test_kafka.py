@@ -53,3 +53,11 @@ def test_both_group_protocols() -> None:
     classic = kafka.consumer(SETTINGS.model_copy(update={"kafka_group_protocol": "classic"}), "g")
     assert classic["group.protocol"] == "classic"
     assert classic["partition.assignment.strategy"] == "cooperative-sticky"
+
+
+def test_a_static_member_is_named_by_its_group_and_slot_where_so_set() -> None:
+    assert "group.instance.id" not in kafka.consumer(SETTINGS, "g")
+    static = SETTINGS.model_copy(update={"kafka_static_membership": True, "instance": "2"})
+    for protocol in ("consumer", "classic"):
+        config = kafka.consumer(static.model_copy(update={"kafka_group_protocol": protocol}), "eu.penstock-safety")
+        assert config["group.instance.id"] == "eu.penstock-safety-2"

@@ -39,7 +39,7 @@ check: setup ## Lint, types, import rules, schema compatibility, docs: what CI r
 	$(BIN)/pytest -q tests/docs
 
 .PHONY: faults
-faults: faults-services faults-unordered faults-brokers faults-network faults-zombie ## All long fault suites
+faults: faults-services faults-unordered faults-brokers faults-network faults-zombie faults-poison ## All long fault suites
 
 .PHONY: faults-services
 faults-services: setup system ## 5,000 requests while every service is killed in turn; last line JSON
@@ -60,6 +60,10 @@ faults-network: setup system ## Ten minutes of load through a proxy that cuts, s
 .PHONY: faults-zombie
 faults-zombie: setup system ## Processes halted beyond their session that go on later; last line JSON
 	@$(BIN)/python -m tests.faults.zombie
+
+.PHONY: faults-poison
+faults-poison: setup system ## 10,000 bad inputs of every kind among 10,000 good; last line JSON
+	@$(BIN)/python -m tests.faults.poison
 
 .PHONY: canary
 canary: setup system ## 500 requests with personal data, searched for in every place; last line JSON

@@ -99,16 +99,17 @@ class Harness:
     @contextmanager
     def working(self, stage: Toy, instance: str = "0", states: Sequence[StateStore] = ()) -> Iterator[Worker]:
         stopping = threading.Event()
+        settings = self.settings.model_copy(update={"instance": instance})
         transactional_id = self.names.transactional_id("toy", instance)
-        publisher = Publisher(kafka.producer(self.settings, transactional_id), self.names)
+        publisher = Publisher(kafka.producer(settings, transactional_id), self.names)
         publisher.start()
         for state in states:
             state.start()
         worker = Worker(
             name="toy",
             topics=[self.names.topic(PREPROCESSED)],
-            settings=self.settings,
-            processor=Processor(stage, self.settings, names=self.names, metrics=self.metrics, stopping=stopping),
+            settings=settings,
+            processor=Processor(stage, settings, names=self.names, metrics=self.metrics, stopping=stopping),
             publisher=publisher,
             states={state.topic: state for state in states},
             metrics=self.metrics,

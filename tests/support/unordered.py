@@ -77,7 +77,7 @@ class UnorderedHarness(Harness):
         worker = UnorderedWorker(
             lanes=lanes or [Lane("interactive", (self.names.topic(SCREENED),), self.names.group(NAME))],
             stage=stage,
-            settings=self.settings,
+            settings=self.settings.model_copy(update={"instance": instance}),
             boundary=Boundary(stage, names=self.names, cancellations=control.cancellations),
             publisher=publisher,
             ledger=Ledger(kafka.producer(self.settings, None), STATE_CALLS, notes, self.names),

@@ -79,7 +79,8 @@ class CompletionRequest(Message):
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_CEILING)] | None = None
     stop: StopString | Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    n: Literal[1] | None = None
+    # as Literal[1] it would take true, which equals 1
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     response_format: ResponseFormat | None = None
     user: Annotated[str, StringConstraints(max_length=256)] | None = None

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from penstock.contracts.events import Priority
 from penstock.runtime.access import NOT_AUTHORIZED
-from penstock.runtime.kafka import ErrorLog, record_of
+from penstock.runtime.kafka import ErrorLog, is_fatal, record_of
 from penstock.runtime.lag import Slot, show_lag
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.progress import BadMetadata, Checkpoint, Progress, decode
@@ -93,7 +93,7 @@ class Intake:
             error = message.error()
             if error is None:
                 fresh += self._deliver(message)
-            elif error.fatal() or error.code() in NOT_AUTHORIZED:
+            elif is_fatal(error) or error.code() in NOT_AUTHORIZED:
                 raise KafkaException(error)
             else:
                 _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())

@@ -129,6 +129,14 @@ def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[st
     return config
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether a consumer that returned this error will return nothing else.
+
+    As when another member has its instance id: what it hands out then has the code, and not the flag.
+    """
+    return bool(error.fatal() or error.code() == KafkaError._FATAL)
+
+
 def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
     """A message's headers; None where the client cannot read them."""
     try:

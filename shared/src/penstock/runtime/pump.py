@@ -145,7 +145,7 @@ class Pump:
     def _keep(self, message: Message) -> None:
         error = message.error()
         if error is not None:
-            if error.fatal():
+            if kafka.is_fatal(error):
                 raise KafkaException(error)
             _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())
             return

@@ -171,7 +171,7 @@ class Worker:
             error = message.error()
             if error is None:
                 records.append(kafka.record_of(message))
-            elif error.fatal() or error.code() in NOT_AUTHORIZED:
+            elif kafka.is_fatal(error) or error.code() in NOT_AUTHORIZED:
                 raise KafkaException(error)
             else:
                 _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())

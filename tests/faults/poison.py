@@ -144,18 +144,20 @@ def mixed(good: Sequence[Publishing], bad: int, seed: int) -> list[Sent]:
     return [one for _, one in sorted(placed, key=lambda entry: entry[0])]
 
 
-def run(
-    bootstrap: str, folder: Path, sent: Sequence[Sent], *, swallow: bool = False, stuck_s: float = STUCK_S
-) -> Report:
-    """Publish all, then start the services, wait until they are done and count."""
+def run(bootstrap: str, folder: Path, sent: Sequence[Sent], *, swallow: bool = False) -> Report:
+    """Publish all, then start the services, wait until they are done and count.
+
+    Of a preprocess that swallows, only the good requests' ends are waited for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = f"x{uuid.uuid4().hex[:10]}."
     topics.apply(bootstrap, prefix, replication=1, partitions=4)
     places = Sender(bootstrap, prefix).send([one.publishing for one in sent])
     by_place = dict(zip(places, sent, strict=True))
+    awaited = {place for place, one in by_place.items() if not (swallow and one.bad)}
     with Services(bootstrap, prefix, folder, swallow=swallow) as services:
         with Follower(bootstrap, prefix, [names.RESULTS, names.DEAD_LETTERS]) as follower:
-            came = _until_done(follower, services, set(by_place), stuck_s)
+            came = _until_done(follower, services, awaited)
             time.sleep(QUIET_S)
             late = follower.to_end()
         ends = committed_offsets(bootstrap, prefix, "preprocess", names.REQUESTS)
@@ -164,10 +166,10 @@ def run(
     return _count(by_place, [*came, *late], restless=uncommitted + sum(not _awaited(m, came) for m in late))
 
 
-def _until_done(follower: Follower, services: Services, waiting: set[Slot], stuck_s: float) -> list[Message]:
+def _until_done(follower: Follower, services: Services, waiting: set[Slot]) -> list[Message]:
     came: list[Message] = []
     last = time.monotonic()
-    while waiting and time.monotonic() - last < stuck_s:
+    while waiting and time.monotonic() - last < STUCK_S:
         fresh = follower.poll(0.5)
         if fresh:
             last = time.monotonic()
@@ -313,7 +315,7 @@ def main() -> int:
         outcome = compare(bootstrap, where, good=options.good, bad=options.bad, seed=options.seed, say=say)
         say("control: preprocess swallows what it refuses")
         both = mixed(good_requests(options.control, options.seed), options.control, options.seed)
-        control = run(bootstrap, where / "control", both, swallow=True, stuck_s=15)
+        control = run(bootstrap, where / "control", both, swallow=True)
     report = outcome.mixed
     show(
         {

@@ -22,7 +22,7 @@ def test_each_bad_input_ends_typed_and_good_ones_are_unharmed(bootstrap: str, tm
 def test_where_preprocess_swallows_what_it_refuses_the_same_count_finds_it(bootstrap: str, tmp_path: Path) -> None:
     good = [Sent(one) for one in good_requests(20, 5)]
     bad = [Sent(one.publishing, one) for one in bad_inputs(20, 5)]
-    report = run(bootstrap, tmp_path, [*good, *bad], swallow=True, stuck_s=20)
+    report = run(bootstrap, tmp_path, [*good, *bad], swallow=True)
     assert (report.bad_typed, report.bad) == (0, 20)
     assert report.good_ok == report.good
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
 
 from penstock.contracts.base import Contract, Message
 
@@ -80,7 +80,7 @@ class CompletionRequest(Message):
     stop: StopString | Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     # as Literal[1] it would take true, which equals 1
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=1), WithJsonSchema({"const": 1, "type": "integer"})] | None = None
     stream: bool | None = None
     response_format: ResponseFormat | None = None
     user: Annotated[str, StringConstraints(max_length=256)] | None = None

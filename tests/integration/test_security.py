@@ -101,7 +101,8 @@ def test_a_user_reads_the_topics_it_is_declared_to_read_and_no_other(secured: Se
 
 
 def test_a_user_writes_the_topics_it_is_declared_to_write_and_no_other(secured: Secured) -> None:
-    redriven = {names.REQUESTS, names.DEAD_LETTERS, *names.EVENTS}
+    inputs = (names.REQUESTS, *names.EVENTS)
+    redriven = {names.DEAD_LETTERS, *(sibling for name in inputs for sibling in names.siblings(name))}
     for party in acl.PARTIES:
         declared = {topic.name for topic in load_topics() if party in topic.written_by}
         assert writable(secured, party) == declared | (redriven if party == "operator" else set()), party
@@ -120,7 +121,7 @@ def test_a_transaction_that_an_acl_refuses_is_not_tried_again(secured: Secured) 
     publisher = Publisher(kafka.producer(settings, Names(TRIED).transactional_id("safety", "1")), Names(TRIED))
     publisher.start()
     try:
-        own, other = (Output(name, b"key", b"tried", []) for name in (names.SCREENED, names.COMPLETIONS))
+        own, other = (Output(name, b"key", b"tried", []) for name in (names.SCREENED, names.PREPROCESSED))
         publisher.commit([own], {}, [])
         assert refusal(partial(publisher.commit, [own, other], {}, [])) == "TOPIC_AUTHORIZATION_FAILED"
     finally:

@@ -69,6 +69,7 @@ class Intake:
         self._lost = lost
         self._parts: dict[Slot, Progress] = {}
         self._paused: set[Slot] = set()
+        self._closing = False
 
     @property
     def consumer(self) -> Consumer:
@@ -111,6 +112,7 @@ class Intake:
 
     def close(self) -> None:
         """Leave the group."""
+        self._closing = True
         self._consumer.close()
 
     def _deliver(self, message: Message) -> list[Fresh]:
@@ -135,6 +137,9 @@ class Intake:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """One read gives position and bitmap together; it waits for a dead owner's open transaction."""
+        if self._closing:  # the group's last word to a member that leaves: nothing of it is taken
+            consumer.incremental_assign(partitions)
+            return
         placed = []
         for known in _committed(consumer, partitions):
             ahead: frozenset[int] = frozenset()

@@ -121,13 +121,14 @@ class Publisher:
         self._failed = None
         self._refused = []
         self._producer.poll(0)
-        # a transaction does not commit where one of its records failed; without, each has to be heard of
-        report_each = None if self._transactional else self._delivered
         names: dict[str, str] = {}
         try:
             if self._transactional:
                 self._producer.begin_transaction()
             for output in outputs:
+                # a transaction does not commit where one of its records failed, and an ACL refuses whole topics: the
+                # first of each tells why; without transactions each has to be heard of
+                report = self._delivered if not self._transactional or output.topic not in names else None
                 topic = names.get(output.topic) or names.setdefault(output.topic, self._names.topic(output.topic))
                 enqueue(
                     self._producer,
@@ -135,7 +136,7 @@ class Publisher:
                     output.value,
                     output.key,
                     headers=output.headers,
-                    on_delivery=self._deliverer(output) if singly or _alone(output) else report_each,
+                    on_delivery=self._deliverer(output) if singly or _alone(output) else report,
                     partition=output.partition,
                     timestamp_ms=output.timestamp_ms,
                 )
@@ -143,8 +144,8 @@ class Publisher:
                     self._deliver()
             for topic, entries in state.items():
                 for key, entry in entries.items():
-                    report = self._recorder(written[topic], key)
-                    enqueue(self._producer, topic, entry.encode(), key.encode(), headers=[], on_delivery=report)
+                    recorder = self._recorder(written[topic], key)
+                    enqueue(self._producer, topic, entry.encode(), key.encode(), headers=[], on_delivery=recorder)
             if self._transactional:
                 self._commit_transaction(groups)
             else:

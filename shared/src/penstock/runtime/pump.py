@@ -224,6 +224,9 @@ class Pump:
     # --- partitions
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._stopping.is_set():  # the group's last word to a member that leaves: nothing of it is taken
+            consumer.incremental_assign(partitions)
+            return
         placed = self._begin(self._committed(consumer, partitions))
         consumer.incremental_assign(placed)
         consumer.resume(placed)  # a partition that left while it was paused still is: the client keeps that

@@ -110,6 +110,7 @@ class Worker:
         self._batch: Batch | None = None
         self._future: Future[list[Settled]] | None = None
         self._paused = False
+        self._closing = False
         self._leaving = False
         self._stash: list[Record] = []
         self._last_size = 0
@@ -145,6 +146,7 @@ class Worker:
                 self._turn(Batch(records))
 
     def _close(self) -> bool:
+        self._closing = True
         clean = self._future is None or self._future.done()
         self._consumer.close()
         self._publisher.close()
@@ -294,6 +296,9 @@ class Worker:
     # --- partitions
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._closing:  # the group's last word to a member that leaves: nothing of it is taken
+            consumer.incremental_assign(partitions)
+            return
         if self._states:
             _wait_for_open_transactions(consumer, partitions)
             for state in self._states.values():

@@ -129,7 +129,9 @@ def test_sent_lines_carry_ids_keys_headers_and_a_trace(
     done = run("send", str(file), "--tenant", "acme", "--priority", "bulk", "--deadline", "30s", *at)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 records delivered" in done.stdout
-    by_value = {message.value(): message for message in read_all(bootstrap, prefix, names.REQUESTS)}
+    assert read_all(bootstrap, prefix, names.REQUESTS) == []
+    bulk = names.in_lane(names.REQUESTS, "bulk")
+    by_value = {message.value(): message for message in read_all(bootstrap, prefix, bulk)}
     assert set(by_value) == {first, second, third}
     parsed = {value: RequestHeaders.parse(message.headers()) for value, message in by_value.items()}
     assert parsed[first].request_id == "r-1"

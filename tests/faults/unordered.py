@@ -115,6 +115,7 @@ def run(
     kills: int,
     delays: tuple[float, float],
     seed: int,
+    capacity: int = CAPACITY,
     bitmap: bool = True,
     pause: tuple[float, float] = (2.0, 9.0),
     say: Say = lambda _: None,
@@ -136,7 +137,7 @@ def run(
             "PENSTOCK_CALLS_FIRST_OUTPUT_MS": "60000",
             slow.LOG: str(folder / "calls.log"),
             slow.DELAYS: f"{delays[0]},{delays[1]}",
-            slow.CAPACITY: str(CAPACITY),
+            slow.CAPACITY: str(capacity),
             slow.NO_BITMAP: "" if bitmap else "1",
         },
     )

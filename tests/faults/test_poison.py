@@ -8,7 +8,7 @@ import pytest
 from tests.faults.badinput import bad_inputs
 from tests.faults.poison import Sent, good_requests, mixed, run
 
-pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_each_bad_input_ends_typed_and_good_ones_are_unharmed(bootstrap: str, tmp_path: Path) -> None:

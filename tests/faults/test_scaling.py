@@ -26,7 +26,7 @@ from penstock.contracts.topics import ANONYMIZED, COMPLETIONS
 from penstock.runtime import progress, topics
 from penstock.runtime.stage import Inbound, Job
 
-pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(600)]
 
 MOST = 4
 PARTITIONS = 8

@@ -12,7 +12,7 @@ import pytest
 from tests.support.kafka import Publishing
 from tests.support.stack import SERVICES, Stack, wait_until
 
-pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(600)]
 
 LIMIT_S = 30.0
 """Three times what a container gets: on a busy machine the clock runs while the process waits for its turn."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.faults.unordered import run
 
-pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 # 2 x 50 calls of a second each: the work lasts for many seconds after the last kill

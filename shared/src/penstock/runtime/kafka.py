@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,10 +138,15 @@ def is_fatal(error: KafkaError) -> bool:
     return bool(error.fatal() or error.code() == KafkaError._FATAL)
 
 
+# not `message.headers()`: it returns with an exception set where it fails, which the interpreter looks for in some
+# forms of a call and, once it has specialized a place, not in others
+_headers = operator.methodcaller("headers")
+
+
 def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
     """A message's headers; None where the client cannot read them."""
     try:
-        return tuple(message.headers() or ())
+        return tuple(_headers(message) or ())
     except SystemError:
         # it takes names for UTF-8 and fails where one is not, as other clients may write them
         return None

@@ -6,12 +6,15 @@ It does not know topics or Kafka: `topics` and the runtime do.
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from penstock.contracts.errors import UnsupportedSchema
 
+C = TypeVar("C", bound="Contract")
+
+_set = object.__setattr__
 _REFERENCE = re.compile(r"^(penstock\.[a-z][a-z0-9-]{0,62})/([1-9][0-9]{0,4})$")
 
 
@@ -21,13 +24,25 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="null", protected_namespaces=())
 
     def having(self, **changes: Any) -> Self:
-        """A copy with some fields of other values, which are not validated: `model_copy` at a third of its time."""
-        copy = type(self).__new__(type(self))
-        object.__setattr__(copy, "__dict__", {**self.__dict__, **changes})
-        object.__setattr__(copy, "__pydantic_fields_set__", self.__pydantic_fields_set__ | changes.keys())
-        object.__setattr__(copy, "__pydantic_extra__", None)
-        object.__setattr__(copy, "__pydantic_private__", None)
-        return copy
+        """A copy with some fields of other values, which are not validated: `model_copy` at a quarter of its time."""
+        given = self.__pydantic_fields_set__
+        return _assembled(
+            type(self), {**self.__dict__, **changes}, given if changes.keys() <= given else given | changes.keys()
+        )
+
+    @classmethod
+    def trusted(cls, **fields: Any) -> Self:
+        """One with exactly these fields, all of them and none validated: `model_construct` at a tenth of its time."""
+        return _assembled(cls, fields, set(fields))
+
+
+def _assembled(kind: type[C], fields: dict[str, Any], given: set[str]) -> C:
+    made = kind.__new__(kind)
+    _set(made, "__dict__", fields)
+    _set(made, "__pydantic_fields_set__", given)
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
+    return made
 
 
 class Message(Contract):

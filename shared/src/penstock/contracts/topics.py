@@ -175,11 +175,12 @@ def siblings(name: str) -> tuple[str, ...]:
 
 def topic_of(message: Message | type[Message]) -> str:
     """The one topic of the interactive lane that carries such messages first; they may wait on a retry topic."""
-    return _topic_of(message.schema_name)
+    return topic_of_kind(message.schema_name)
 
 
 @cache
-def _topic_of(schema_name: str) -> str:
+def topic_of_kind(schema_name: str) -> str:
+    """`topic_of` the messages of this name."""
     waiting = RETRIES.values()
     names = [
         topic.name

@@ -319,7 +319,7 @@ def _connect(
 def _spare_the_collector() -> None:
     """What was made so far stays; events are trees, freed without the collector, which need not look so often."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(500_000, 20, 100)
 
 
 def _refused(error: ConfigurationError) -> int:

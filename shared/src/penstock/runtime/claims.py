@@ -78,6 +78,8 @@ class Claims:
         self._threshold = threshold
         self._most = most
         self._counted = counted
+        self._plain = {topic: min(self.limit(topic), _fits(topic), threshold if store else most) for topic in _TOPICS}
+        """Topic -> what a value may have to go as it is, whatever else holds for the topic."""
 
     @classmethod
     def open(
@@ -106,6 +108,8 @@ class Claims:
 
         Raises LimitExceeded over the hard limit and BackendUnavailable where the store does not take it.
         """
+        if len(value) <= self._plain[topic]:
+            return Kept(value)
         limit = self.limit(topic)
         if len(value) > limit:
             raise self._too_large(topic, len(value), limit)
@@ -156,6 +160,9 @@ class Claims:
 
     def portions(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         """The records in their order, cut so that the claimed values of each portion fit in memory together."""
+        if not any(CLAIM in record.named for record in records):
+            yield records
+            return
         portion: list[Record] = []
         size = 0
         for record in records:

@@ -6,7 +6,7 @@ import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import structlog
 from confluent_kafka import KafkaError, Message
@@ -165,6 +165,27 @@ def record_of(message: Message) -> Record:
         headers or (),
         headers_readable=headers is not None,
     )
+
+
+class Arrivals(Sequence[Record]):
+    """Consumed messages as records, each made when it is asked for, to be used while it is in the cache."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [record_of(message) for message in self.messages[index]]
+        return record_of(self.messages[index])
 
 
 class ErrorLog:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import structlog
 from opentelemetry import trace
@@ -26,7 +26,7 @@ from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
 from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished
 from penstock.contracts.terminal import finish, status_of
-from penstock.contracts.topics import DEAD_LETTERS, RETRIES, claimable, in_lane, load_topics, topic_of
+from penstock.contracts.topics import DEAD_LETTERS, RETRIES, claimable, in_lane, load_topics, topic_of_kind
 from penstock.runtime import telemetry
 from penstock.runtime.claims import Claims
 from penstock.runtime.kafka import Names
@@ -86,6 +86,7 @@ class Settler:
     def __init__(self, stage: str, versions: Mapping[str, str], names: Names, claims: Claims | None = None) -> None:
         self._claims = claims or Claims()
         self._stage = stage
+        self._source = f"penstock/{stage}"
         self._versions = dict(versions)
         self._names = names
 
@@ -252,32 +253,23 @@ class Settler:
         return Output(DEAD_LETTERS, record.key, record.original, [*kept, (names_of.DEAD_LETTER, letter.encode())])
 
     def _message(self, inbound: Inbound, message: Message, context: RequestContext, finished_ms: int) -> Output:
-        topic = in_lane(topic_of(message), context.priority)
+        topic = in_lane(topic_of_kind(message.schema_name), context.priority)
         try:
             kept = self._claims.check_in(topic, message.encode(), finished_ms)
         except PenstockError as error:
             raise error.about(context) from None
         span = telemetry.start_send(inbound.span, topic, self._names.topic(topic))
-        schema = message.schema_ref()
-        headers: list[tuple[str, bytes | None]] = [
-            *names_of.of_context(context, schema),
-            *names_of.cloud_event(
-                f"{context.request_id}/{message.schema_name}",
-                f"penstock/{self._stage}",
-                schema,
-                _iso(finished_ms),
-            ),
-            *telemetry.inject(span),
-            *kept.headers,
-        ]
+        headers = names_of.of_event(context, schema_ref(type(message)), self._source, _iso(finished_ms))
+        headers += telemetry.inject(span)
+        headers += kept.headers
         span.end()
         return Output(topic, context.conversation_id.encode(), kept.value, headers)
 
     def _timing(self, inbound: Inbound, finished_ms: int) -> StageTiming:
-        return StageTiming(
+        return StageTiming.trusted(
             stage=self._stage,
-            queued_ms=max(0, inbound.now_ms - inbound.record.timestamp_ms),
-            processing_ms=max(0, finished_ms - inbound.now_ms),
+            queued_ms=float(max(0, inbound.now_ms - inbound.record.timestamp_ms)),
+            processing_ms=float(max(0, finished_ms - inbound.now_ms)),
         )
 
     def _keep(self, inbound: Inbound) -> Inbound:
@@ -298,6 +290,12 @@ class Settler:
                 telemetry.TENANT: context.tenant,
             },
         )
+
+
+@cache
+def schema_ref(kind: type[Message]) -> str:
+    """`kind.schema_ref()`."""
+    return kind.schema_ref()
 
 
 @lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ import structlog
 from opentelemetry import trace
 from pydantic import ValidationError
 
+from penstock.contracts.claims import CLAIM
 from penstock.contracts.errors import (
     BackendUnavailable,
     Cancelled,
@@ -27,7 +28,7 @@ from penstock.contracts.errors import (
     StageError,
 )
 from penstock.contracts.events import Event, RequestContext
-from penstock.contracts.headers import SCHEMA, RequestHeaders, schema_of
+from penstock.contracts.headers import SCHEMA, RequestHeaders, written_for
 from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
@@ -63,7 +64,7 @@ class Boundary:
         claims: Claims | None = None,
     ) -> None:
         self._names = names
-        self._plain: dict[str, str] = {}
+        self._inputs: dict[str, tuple[str, str, type[Event] | None]] = {}
         self._cancellations = cancellations
         self._claims = claims or Claims()
         self._stage_name = stage.name
@@ -71,8 +72,7 @@ class Boundary:
 
     def open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
         """The record as a stage is given it, and the error that ends it before any stage sees it."""
-        topic = self._plain.get(record.topic) or self._plain.setdefault(record.topic, self._names.plain(record.topic))
-        group = self._names.group(self._stage_name, lane_of(topic))
+        topic, group, kind = self._inputs.get(record.topic) or self._input(record.topic)
         span = telemetry.start_process(record, topic, group, start_ns)
         if (delayed := record.delayed) is not None:
             telemetry.annotate(span, {telemetry.ATTEMPTS_BEFORE: delayed.attempts})
@@ -81,11 +81,11 @@ class Boundary:
             return Inbound(record, now_ms, None, span), InvalidRequest(
                 "headers: a name among them is not UTF-8", code="invalid_header", field="headers", limit="UTF-8 names"
             )
-        try:
-            record = self._claims.opened(record, topic)
-        except PenstockError as error:
-            return Inbound(record, now_ms, None, span), error
-        kind = EVENTS.get(base_of(topic))
+        if CLAIM in record.named:
+            try:
+                record = self._claims.opened(record, topic)
+            except PenstockError as error:
+                return Inbound(record, now_ms, None, span), error
         if kind is None:
             return Inbound(record, now_ms, None, span), None
         try:
@@ -105,6 +105,12 @@ class Boundary:
                 limit=deadline,
             )
         return inbound, None
+
+    def _input(self, name: str) -> tuple[str, str, type[Event] | None]:
+        """Of a topic on the broker: its declared name, the group that reads it, what it carries."""
+        topic = self._names.plain(name)
+        known = topic, self._names.group(self._stage_name, lane_of(topic)), EVENTS.get(base_of(topic))
+        return self._inputs.setdefault(name, known)
 
     def settle(self, inbound: Inbound, outcome: Outcome, *, finished_ms: int, attempts: int) -> Settled:
         """What is written for an outcome; no event where the request has been cancelled meanwhile."""
@@ -301,8 +307,8 @@ class Processor(Boundary):
 
 
 @cache
-def _own_schema(kind: type[Event]) -> str:
-    return kind.schema_ref()
+def _own_schema(kind: type[Event]) -> bytes:
+    return kind.schema_ref().encode()
 
 
 def deadline_of(inbound: Inbound) -> int | None:
@@ -342,9 +348,10 @@ def claims_of(stage: str, settings: ServiceSettings, metrics: StageMetrics, stop
 
 def decode(record: Record, kind: type[Event]) -> Event:
     """The event in a record; raises UnsupportedSchema, InvalidRequest or StageError, none quoting the value."""
-    reference = schema_of(record.headers)
-    if reference is not None and reference != _own_schema(kind):
-        kind.accepts(reference)
+    if not written_for(_own_schema(kind), record.named):
+        reference = RequestHeaders.parse(record.headers).schema
+        if reference is not None:
+            kind.accepts(reference)
     if record.value is None:
         raise StageError(f"a {kind.schema_name} record without a value", code="invalid_event", field="value")
     try:
@@ -354,7 +361,7 @@ def decode(record: Record, kind: type[Event]) -> Event:
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise StageError(
             f"{where}: not a {kind.schema_ref()} ({first['type']}, {len(record.value)} bytes, "
-            f"header {SCHEMA} {'present' if reference else 'absent'})",
+            f"header {SCHEMA} {'present' if record.named.get(SCHEMA) else 'absent'})",
             code="invalid_event",
             field=where,
         ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -84,14 +84,9 @@ class Keeping(Sampler):
         return f"Keeping{{{self._inner.get_description()}}}"
 
 
-def passed(headers: Headers) -> Unrecorded | None:
+def passed(headers: Mapping[str, bytes | None]) -> Unrecorded | None:
     """The context in a record's headers, untouched; None where there is none or it is of another form."""
-    traceparent = tracestate = None
-    for name, value in headers:
-        if name == TRACEPARENT:
-            traceparent = value
-        elif name == TRACESTATE:
-            tracestate = value
+    traceparent, tracestate = headers.get(TRACEPARENT), headers.get(TRACESTATE)
     if traceparent is None or len(traceparent) != 55 or _VERSION_0.fullmatch(traceparent) is None:
         return None
     if tracestate is not None and (len(tracestate) > MAX_CONTEXT_BYTES or not tracestate.isascii()):

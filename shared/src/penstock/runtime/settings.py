@@ -77,7 +77,10 @@ class ServiceSettings(KafkaSettings):
         default=0, description="Port of health and metrics; 0 takes a free one and logs it."
     )
     batch_max_records: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=500, description="Most records in one transaction."
+        default=5_000, description="Most records in one transaction."
+    )
+    batch_target_ms: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        default=500, description="About how long the records of one transaction may take; fewer are taken where slow."
     )
     batch_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = Field(
         default=50, description="How long to wait for a fuller batch under load."

@@ -17,6 +17,7 @@ from penstock.contracts.base import Message
 from penstock.contracts.delays import Delayed
 from penstock.contracts.errors import PenstockError, StageError
 from penstock.contracts.events import Event, Source, TokensGenerated
+from penstock.contracts.headers import RETRY_CODE
 
 E = TypeVar("E", bound=Event)
 
@@ -40,6 +41,14 @@ class Record:
     """Of a record whose `value` was fetched by its claim: the claim, as it stands in the topic."""
     headers_readable: bool = True
     """False where the client could not read them, which leaves `headers` empty."""
+    _named: dict[str, bytes | None] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def named(self) -> Mapping[str, bytes | None]:
+        """The headers by name, the last of each."""
+        if self._named is None:
+            self._named = dict(self.headers)
+        return self._named
 
     @property
     def original(self) -> bytes | None:
@@ -49,8 +58,7 @@ class Record:
     @property
     def delayed(self) -> Delayed | None:
         """Of a record that was tried before and put back: its history. What claims another partition's is not one."""
-        found = Delayed.of(self.headers)
-        if found is None:
+        if not self.headers or self.headers[-1][0] != RETRY_CODE or (found := Delayed.of(self.headers)) is None:
             return None
         place = found.retry_of
         mine = (place.topic, place.partition) == (self.topic, self.partition) and place.offset < self.offset

@@ -133,7 +133,7 @@ def start_process(record: Record, topic: str, group: str, start_ns: int) -> trac
 
     An Unrecorded one, which stands for the producer's, where the trace is not sampled.
     """
-    came = sampling.passed(record.headers)
+    came = sampling.passed(record.named)
     if not _policy.exporting:
         return came or sampling.begun(_policy.sampler)
     if came is not None and _policy.parent_decides and not came.sampled:

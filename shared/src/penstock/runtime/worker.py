@@ -31,7 +31,6 @@ from penstock.runtime.outcomes import Settled
 from penstock.runtime.processor import Interrupted, Processor
 from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck, TooLarge
 from penstock.runtime.settings import ServiceSettings
-from penstock.runtime.stage import Record
 from penstock.runtime.state import StateStore
 
 _log = structlog.get_logger()
@@ -46,29 +45,58 @@ STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
 FULL_BATCH = 100
 """After a batch of at least this many it pays to wait for a fuller one."""
+FIRST_BATCH = 500
+TAKEN_AT_ONCE = 500
+BATCH_BYTES = 16_777_216
+"""No more is taken once the values of a batch come to this."""
 
 Slot = tuple[str, int]
 
 
 @dataclass
 class Batch:
-    """Records in flight, from where they began to where they end in each partition."""
+    """Messages in flight, from where they began to where they end in each partition."""
 
-    records: list[Record]
+    messages: list[Message]
     abandoned: bool = False
     committed: bool = False
     first: dict[Slot, int] = field(default_factory=dict)
     last: dict[Slot, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for record in self.records:
-            slot = (record.topic, record.partition)
-            self.first.setdefault(slot, record.offset)
-            self.last[slot] = record.offset
+        for message in self.messages:
+            slot, offset = _slot(message), message.offset()
+            self.first.setdefault(slot, offset)
+            self.last[slot] = offset
+
+    def __len__(self) -> int:
+        return len(self.messages)
 
     def offsets(self) -> list[TopicPartition]:
         """What to commit: the offset after the last record of each partition."""
         return [TopicPartition(topic, number, offset + 1) for (topic, number), offset in self.last.items()]
+
+
+def _slot(message: Message) -> Slot:
+    return message.topic(), message.partition()
+
+
+class BatchSize:
+    """How many records to take: as many as take about a target of time, by what the last ones took.
+
+    A transaction costs the broker the same however many records it holds; what is abandoned in a rebalance, or
+    waits for a slow neighbour, grows with it.
+    """
+
+    def __init__(self, most: int, target_s: float) -> None:
+        self._most = most
+        self._target_s = target_s
+        self.records = min(most, FIRST_BATCH)
+
+    def took(self, seconds: float, records: int) -> None:
+        """A batch of so many took this long; from one batch to the next the size no more than doubles."""
+        fitting = int(records * self._target_s / max(seconds, 1e-6))
+        self.records = max(1, min(self._most, fitting, 2 * self.records))
 
 
 class Worker:
@@ -112,8 +140,9 @@ class Worker:
         self._paused = False
         self._closing = False
         self._leaving = False
-        self._stash: list[Record] = []
+        self._stash: list[Message] = []
         self._last_size = 0
+        self._size = BatchSize(settings.batch_max_records, settings.batch_target_ms / 1000)
         self._idle = False
         self._positions: dict[Slot, int] = {}
 
@@ -138,12 +167,12 @@ class Worker:
             if not self._health.ready and time.monotonic() - subscribed > STANDBY_AFTER_S:
                 self._health.ready = True
                 _log.info("runtime.process.standing_by")
-            records = self._take()
-            if records and self._gate is not None and self._lane == "interactive":
+            messages = self._take()
+            if messages and self._gate is not None and self._lane == "interactive":
                 with self._gate.interactive():
-                    self._turn(Batch(records))
-            elif records:
-                self._turn(Batch(records))
+                    self._turn(Batch(messages))
+            elif messages:
+                self._turn(Batch(messages))
 
     def _close(self) -> bool:
         self._closing = True
@@ -153,40 +182,49 @@ class Worker:
         self._executor.shutdown(wait=clean, cancel_futures=True)
         return clean
 
-    # --- taking records
+    # --- taking messages
 
-    def _take(self) -> list[Record]:
+    def _take(self) -> list[Message]:
         stash, self._stash = self._stash, []
-        records = stash or self._keep([m] if (m := self._consumer.poll(POLL_S)) is not None else [])
-        room = self._settings.batch_max_records - len(records)
-        if records and room > 0:
+        messages = stash or self._keep([m] if (m := self._consumer.poll(POLL_S)) is not None else [])
+        if messages:
             patience = self._settings.batch_wait_ms / 1000 if self._last_size >= FULL_BATCH else 0.0
-            records += self._keep(self._consumer.consume(room, timeout=patience))
-        self._last_size = len(records)
-        self._idle = not records
+            self._fill(messages, patience)
+        self._last_size = len(messages)
+        self._idle = not messages
         # a rebalance may have come in between: what is no longer ours is its new owner's
-        return [record for record in records if (record.topic, record.partition) in self._owned]
+        return [message for message in messages if _slot(message) in self._owned]
 
-    def _keep(self, messages: list[Message]) -> list[Record]:
-        records = []
+    def _fill(self, messages: list[Message], patience: float) -> None:
+        """Take what there is up to a batch; `patience` seconds for it to come."""
+        until, size = time.monotonic() + patience, sum(map(len, messages))
+        while (room := min(TAKEN_AT_ONCE, self._size.records - len(messages))) > 0 and size < BATCH_BYTES:
+            more = self._consumer.consume(room, timeout=max(0.0, until - time.monotonic()))
+            messages += self._keep(more)
+            size += sum(map(len, more))
+            if len(more) < room:
+                return
+
+    def _keep(self, messages: list[Message]) -> list[Message]:
+        kept = []
         for message in messages:
             error = message.error()
             if error is None:
-                records.append(kafka.record_of(message))
+                kept.append(message)
             elif kafka.is_fatal(error) or error.code() in NOT_AUTHORIZED:
                 raise KafkaException(error)
             else:
                 _log.warning("runtime.consume.error", error=error.name(), topic=message.topic())
-        return records
+        return kept
 
     # --- one batch
 
     def _turn(self, batch: Batch) -> None:
         self._batch = batch
-        self._metrics.in_flight.labels(self._name).inc(len(batch.records))
+        self._metrics.in_flight.labels(self._name).inc(len(batch))
         for state in self._states.values():
             state.refresh()
-        self._future = self._executor.submit(self._work, batch.records)
+        self._future = self._executor.submit(self._work, batch)
         try:
             if not self._wait_polling(batch):
                 return
@@ -196,20 +234,21 @@ class Worker:
             if batch.abandoned or not self._commit(batch, settled):
                 self._rewind(batch)
         except Interrupted:
-            _log.info("runtime.batch.interrupted", records=len(batch.records))
+            _log.info("runtime.batch.interrupted", records=len(batch))
         finally:
             self._batch = None
-            self._metrics.in_flight.labels(self._name).dec(len(batch.records))
+            self._metrics.in_flight.labels(self._name).dec(len(batch))
 
-    def _work(self, records: list[Record]) -> list[Settled]:
+    def _work(self, batch: Batch) -> list[Settled]:
         """Settle the records; those of the bulk lane a slice at a time, so that interactive ones come between."""
+        began, records = time.monotonic(), kafka.Arrivals(batch.messages)
         if self._gate is None or self._lane == "interactive":
-            return self._processor.run(records)
-        return [
-            settled
-            for piece in self._gate.slices(records, lambda: self._leaving)
-            for settled in self._processor.run(piece)
-        ]
+            settled = self._processor.run(records)
+        else:
+            pieces = self._gate.slices(records, lambda: self._leaving)
+            settled = [one for piece in pieces for one in self._processor.run(piece)]
+        self._size.took(time.monotonic() - began, len(records))
+        return settled
 
     def _wait_polling(self, batch: Batch) -> bool:
         """Wait for the stage, polling all the while; False where the process stops before it is done."""
@@ -223,12 +262,12 @@ class Worker:
             if self._stopping.is_set():
                 give_up = give_up or time.monotonic() + self._settings.shutdown_timeout_s
                 if time.monotonic() > give_up:
-                    _log.warning("runtime.shutdown.abandoned", records=len(batch.records))
+                    _log.warning("runtime.shutdown.abandoned", records=len(batch))
                     return False
             if not self._paused and time.monotonic() > pause_at:
                 self._pause(sorted(self._owned))
-            room = self._settings.batch_max_records - len(self._stash)
-            if room > 0 or self._paused:
+            room = min(TAKEN_AT_ONCE, self._size.records - len(self._stash))
+            if (room > 0 and sum(map(len, self._stash)) < BATCH_BYTES) or self._paused:
                 self._stash += self._keep(self._consumer.consume(max(1, room), POLL_S / 2))
             else:
                 wait_for([self._future], POLL_S / 2)
@@ -287,10 +326,10 @@ class Worker:
         for state in self._states.values():
             state.rollback()
         mine = {slot: offset for slot, offset in batch.first.items() if slot in self._owned}
-        self._stash = [r for r in self._stash if (r.topic, r.partition) not in mine]
+        self._stash = [message for message in self._stash if _slot(message) not in mine]
         for (topic, number), offset in mine.items():
             self._consumer.seek(TopicPartition(topic, number, offset))
-        _log.warning("runtime.batch.rewound", records=len(batch.records), partitions=len(mine))
+        _log.warning("runtime.batch.rewound", records=len(batch), partitions=len(mine))
         time.sleep(random.uniform(0.05, 0.2))
 
     # --- partitions
@@ -321,7 +360,7 @@ class Worker:
             wait_for([future], 0 if self._stopping.is_set() else self._settings.rebalance_grace_s)
             self._leaving = False
             if future.done() and future.exception() is None and self._commit(batch, future.result()):
-                _log.info("runtime.batch.committed_on_revoke", records=len(batch.records))
+                _log.info("runtime.batch.committed_on_revoke", records=len(batch))
             else:
                 batch.abandoned = True
         self._forget(consumer, partitions, "revoked")
@@ -337,7 +376,7 @@ class Worker:
         self._owned -= slots
         for slot in slots:
             self._positions.pop(slot, None)
-        self._stash = [r for r in self._stash if (r.topic, r.partition) not in slots]
+        self._stash = [message for message in self._stash if _slot(message) not in slots]
         consumer.incremental_unassign(partitions)
         for topic, number in slots:
             self._metrics.lag.remove_by_labels({"topic": topic, "partition": str(number)})

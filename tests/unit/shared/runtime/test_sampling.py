@@ -89,12 +89,12 @@ def test_a_completed_result_of_an_unsampled_trace_makes_no_span(spans: InMemoryS
     "value", [b"", b"nonsense", UNSAMPLED[:-1], UNSAMPLED.upper(), f"00-{'0' * 32}-{PARENT}-00".encode(), None]
 )
 def test_a_context_of_another_form_is_not_passed_on(value: bytes | None) -> None:
-    assert sampling.passed((("traceparent", value),)) is None
+    assert sampling.passed({"traceparent": value}) is None
 
 
 def test_a_state_that_is_too_long_or_no_text_is_dropped() -> None:
     for state in (b"v=" + b"1" * 1024, b"v=\xff"):
-        passed = sampling.passed((("traceparent", SAMPLED), ("tracestate", state)))
+        passed = sampling.passed({"traceparent": SAMPLED, "tracestate": state})
         assert passed is not None
         assert passed.headers() == [("traceparent", SAMPLED)]
 

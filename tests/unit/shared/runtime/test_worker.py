@@ -5,25 +5,53 @@ from __future__ import annotations
 import pytest
 
 from penstock.runtime.lag import lag_of
-from penstock.runtime.stage import Record
-from penstock.runtime.worker import Batch
+from penstock.runtime.worker import Batch, BatchSize
 
 
-def record(topic: str, partition: int, offset: int) -> Record:
-    return Record(topic, partition, offset, 0, None, None)
+class At:
+    """Stands for a consumed message: where it was."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        self.topic, self.partition, self.offset = (lambda: topic), (lambda: partition), (lambda: offset)
+
+
+def batch_of(*places: tuple[str, int, int]) -> Batch:
+    return Batch([At(*place) for place in places])  # type: ignore[misc]  # all that it asks a message for
 
 
 def test_a_batch_commits_the_offset_after_its_last_record_of_each_partition() -> None:
-    batch = Batch([record("a", 0, 5), record("a", 1, 9), record("a", 0, 8), record("b", 0, 1)])
+    batch = batch_of(("a", 0, 5), ("a", 1, 9), ("a", 0, 8), ("b", 0, 1))
     committed = {(part.topic, part.partition): part.offset for part in batch.offsets()}
     assert committed == {("a", 0): 9, ("a", 1): 10, ("b", 0): 2}
 
 
 def test_a_batch_is_rewound_to_its_first_record_of_each_partition() -> None:
-    batch = Batch([record("a", 0, 5), record("a", 0, 8), record("a", 1, 9)])
+    batch = batch_of(("a", 0, 5), ("a", 0, 8), ("a", 1, 9))
     assert batch.first == {("a", 0): 5, ("a", 1): 9}
     assert not batch.committed
     assert not batch.abandoned
+
+
+def test_batches_grow_while_they_are_quick_and_shrink_at_once_where_they_are_slow() -> None:
+    size = BatchSize(5_000, target_s=0.5)
+    sizes = []
+    for _ in range(5):
+        sizes.append(size.records)
+        size.took(size.records * 50e-6, size.records)
+    assert sizes == [500, 1_000, 2_000, 4_000, 5_000]
+    size.took(10, 5_000)
+    assert size.records == 250
+    size.took(10, 1)
+    assert size.records == 1  # one record may take as long as it likes
+    size.took(0.01, 1)
+    assert size.records == 2
+
+
+def test_batches_are_never_larger_than_the_setting() -> None:
+    size = BatchSize(20, target_s=0.5)
+    assert size.records == 20
+    size.took(0.0, 20)
+    assert size.records == 20
 
 
 UNKNOWN = -1001

@@ -5,7 +5,6 @@ The worker's thread owns it. Rebalances run inside `take`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from penstock.contracts.events import Priority
+from penstock.runtime import offsets
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.kafka import ErrorLog, is_fatal, record_of
 from penstock.runtime.lag import Slot, show_lag
@@ -22,7 +22,6 @@ from penstock.runtime.progress import BadMetadata, Checkpoint, Progress, decode
 from penstock.runtime.stage import Record
 
 _log = structlog.get_logger()
-ASSIGN_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class Intake:
             consumer.incremental_assign(partitions)
             return
         placed = []
-        for known in _committed(consumer, partitions):
+        for known in offsets.committed(consumer, partitions):
             ahead: frozenset[int] = frozenset()
             try:
                 ahead = decode(known.offset, known.metadata) if known.offset >= 0 else ahead
@@ -180,19 +179,3 @@ class Intake:
         self._metrics.rebalances.labels(self._stage, kind).inc()
         consumer.incremental_unassign(partitions)
         _log.info(f"runtime.partitions.{kind}", lane=self.lane.name, count=len(partitions), owned=len(self._parts))
-
-
-def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    until = time.monotonic() + ASSIGN_TIMEOUT_S
-    while True:
-        try:
-            found: list[TopicPartition] = consumer.committed(partitions, timeout=10)
-        except KafkaException as error:
-            if error.args[0].fatal() or time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-        else:
-            for one in found:
-                if one.error is not None:
-                    raise KafkaException(one.error)
-            return found

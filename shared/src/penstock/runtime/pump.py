@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 
 from penstock.contracts.delays import Delayed
 from penstock.contracts.topics import RETRIES
-from penstock.runtime import kafka
+from penstock.runtime import kafka, offsets
 from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Output
@@ -37,7 +37,6 @@ BATCH_RECORDS = 500
 FETCH_KBYTES = 16_384
 MEASURE_S = 1.0
 BROKER_RETRY_S = 2.0
-CALL_TIMEOUT_S = 10.0
 JOIN_S = 10.0
 """Beyond it the process ends without the thread: what it has not committed is read again."""
 
@@ -210,9 +209,9 @@ class Pump:
         """After an abort nothing of it is visible: begin again where the broker says we stand. False: not yet."""
         self._consumer.poll(random.uniform(0.2, 1.0))  # a rebalance, if there is one; what it returns is read again
         try:
-            committed = self._consumer.committed(self._slots(self._progress), timeout=CALL_TIMEOUT_S)
+            committed = offsets.ask(self._consumer, self._slots(self._progress))
         except KafkaException as error:
-            if error.args[0].fatal():
+            if not offsets.is_retriable(error.args[0]):
                 raise
             return False
         self._room.drop(self._progress)
@@ -227,7 +226,7 @@ class Pump:
         if self._stopping.is_set():  # the group's last word to a member that leaves: nothing of it is taken
             consumer.incremental_assign(partitions)
             return
-        placed = self._begin(self._committed(consumer, partitions))
+        placed = self._begin(offsets.committed(consumer, partitions))
         consumer.incremental_assign(placed)
         consumer.resume(placed)  # a partition that left while it was paused still is: the client keeps that
         _log.info("runtime.retry.assigned", partitions=len(partitions))
@@ -248,17 +247,6 @@ class Pump:
             self._progress[(part.topic, part.partition)] = Progress(start, decode(start, part.metadata))
             found.append(TopicPartition(part.topic, part.partition, start if part.offset >= 0 else OFFSET_BEGINNING))
         return found
-
-    def _committed(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        # one call gives position and bitmap, and waits for a dead owner's open transaction
-        until = time.monotonic() + STUCK_AFTER_S
-        while True:
-            try:
-                return list(consumer.committed(partitions, timeout=CALL_TIMEOUT_S))
-            except KafkaException as error:
-                if error.args[0].fatal() or time.monotonic() > until:
-                    raise
-                self._stopping.wait(0.2)
 
     @staticmethod
     def _slots(slots: Iterable[Slot]) -> list[TopicPartition]:

@@ -18,7 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from penstock.contracts.events import Priority
-from penstock.runtime import kafka
+from penstock.runtime import kafka, offsets
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.accounting import account
 from penstock.runtime.gate import Gate
@@ -40,7 +40,6 @@ INLINE_S = 0.2
 """While a batch takes longer, polling goes on; the next batch's records are kept meanwhile."""
 PAUSE_AFTER_S = 2.0
 """A batch that takes longer still has its partitions paused: the client drops what it had fetched ahead."""
-ASSIGN_TIMEOUT_S = 60.0
 STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
 FULL_BATCH = 100
@@ -339,7 +338,8 @@ class Worker:
             consumer.incremental_assign(partitions)
             return
         if self._states:
-            _wait_for_open_transactions(consumer, partitions)
+            # until no dead owner's transaction is open on them: then its state writes are readable
+            offsets.committed(consumer, partitions)
             for state in self._states.values():
                 state.catch_up()
         consumer.incremental_assign(partitions)
@@ -394,20 +394,3 @@ class Worker:
     def _statistics(self, text: str) -> None:
         positions = {slot: self._positions.get(slot) for slot in self._owned}
         show_lag(self._metrics, self._name, text, positions, idle=self._idle)
-
-
-def _wait_for_open_transactions(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-    """Return once no dead owner's transaction is open on these partitions: then its state writes are readable.
-
-    Committed offsets are read with `require_stable`, so the broker itself makes us wait.
-    """
-    until = time.monotonic() + ASSIGN_TIMEOUT_S
-    while True:
-        try:
-            consumer.committed(partitions, timeout=10)
-        except KafkaException as error:
-            if error.args[0].fatal() or time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-        else:
-            return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from tests.support.kafka import read_all
 from tests.support.retrying import Process
 from tests.support.stack import wait_until
@@ -16,6 +17,7 @@ from tests.support.toy import Harness, ids_of
 
 from penstock.contracts.results import DeadLetter, RequestFinished
 from penstock.contracts.topics import ANONYMIZED, DEAD_LETTERS, PREPROCESSED, RESULTS, RETRY_ANONYMIZE
+from penstock.runtime import kafka, offsets
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
@@ -148,6 +150,22 @@ def test_more_than_the_window_holds_waits_in_kafka_and_all_of_it_comes_back(benc
         bench.wait_done(ids, 150)
         assert [len(service.calls.of(one)) for one in ids] == [2 + number % 2 for number in range(60)]
     assert bench.done() == Counter(ids)
+
+
+def test_offsets_set_by_hand_are_where_the_service_reads_its_retry_topic_on(bench: Bench) -> None:
+    """With metadata of another offset, as a tool writes that copies it: it is said, and no record waits for ever."""
+    settings = bench.harness.settings
+    topic = bench.harness.names.topic(RETRY_ANONYMIZE)
+    by_hand = [TopicPartition(topic, number, 0, "1:5:AQ==") for number in range(2)]
+    consumer = Consumer(kafka.common(settings) | {"group.id": bench.harness.names.retry_group("anonymize")})
+    offsets.committed(consumer, by_hand)  # there is a coordinator from here on
+    assert [one.error for one in consumer.commit(offsets=by_hand, asynchronous=False)] == [None, None]
+    consumer.close()
+    bench.harness.publish(["rate.1.1.a"])
+    with bench.process() as service:
+        bench.wait_done(["rate.1.1.a"])
+        assert "runtime.progress.refused" in service.said()
+    assert bench.done() == Counter(["rate.1.1.a"])
 
 
 def test_a_deadline_that_comes_before_the_next_attempt_ends_the_wait(bench: Bench) -> None:

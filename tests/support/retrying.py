@@ -116,6 +116,10 @@ class Process:
             return -1.0
         return next((float(one.rpartition(" ")[2]) for one in text.splitlines() if one.startswith(f"{line} ")), -1.0)
 
+    def said(self) -> str:
+        """What it has logged, over its restarts."""
+        return self._log.read_text()
+
     def stop(self) -> None:
         if self._identity is not None:
             stop(self._identity, grace_s=15)

@@ -18,7 +18,7 @@ from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.kafka import ErrorLog, is_fatal, record_of
 from penstock.runtime.lag import Slot, show_lag
 from penstock.runtime.metrics import StageMetrics
-from penstock.runtime.progress import BadMetadata, Checkpoint, Progress, decode
+from penstock.runtime.progress import Checkpoint, Progress
 from penstock.runtime.stage import Record
 
 _log = structlog.get_logger()
@@ -141,14 +141,8 @@ class Intake:
             return
         placed = []
         for known in offsets.committed(consumer, partitions):
-            ahead: frozenset[int] = frozenset()
-            try:
-                ahead = decode(known.offset, known.metadata) if known.offset >= 0 else ahead
-            except BadMetadata as error:
-                # somebody set the group's offsets by hand: that is where we go on, as they asked
-                _log.warning("runtime.progress.refused", topic=known.topic, partition=known.partition, why=str(error))
             start = known.offset if known.offset >= 0 else consumer.get_watermark_offsets(known, timeout=20)[0]
-            self._parts[known.topic, known.partition] = Progress(start, ahead)
+            self._parts[known.topic, known.partition] = Progress(start, offsets.ahead(known))
             placed.append(TopicPartition(known.topic, known.partition, start))
         self._assigned()
         consumer.incremental_assign(placed)

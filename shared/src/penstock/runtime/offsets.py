@@ -11,7 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from penstock.runtime.progress import BadMetadata, decode
+
+_log = structlog.get_logger()
 
 LIMIT_S = 60.0
 """How long a rebalance may wait for them; the process ends then, and its successor asks again."""
@@ -80,3 +85,17 @@ def committed(
             if not is_retriable(error.args[0]) or monotonic() > until:
                 raise
         pause(PAUSE_S)
+
+
+def ahead(known: TopicPartition) -> frozenset[int]:
+    """What is finished beyond a committed offset; nothing where none is committed, or its metadata is not ours.
+
+    Metadata that is not of this offset is logged: somebody set the group's offsets by hand, and from there we go on.
+    """
+    if known.offset < 0:
+        return frozenset()
+    try:
+        return decode(known.offset, known.metadata)
+    except BadMetadata as error:
+        _log.warning("runtime.progress.refused", topic=known.topic, partition=known.partition, why=str(error))
+        return frozenset()

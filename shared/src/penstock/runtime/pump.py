@@ -24,7 +24,7 @@ from penstock.runtime import kafka, offsets
 from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Output
-from penstock.runtime.progress import Checkpoint, Progress, decode
+from penstock.runtime.progress import Checkpoint, Progress
 from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
 from penstock.runtime.settings import ServiceSettings, lanes_of
 from penstock.runtime.waiting import Slot, Waiting, WaitingRoom
@@ -244,7 +244,7 @@ class Pump:
         found = []
         for part in committed:
             start = max(0, part.offset)
-            self._progress[(part.topic, part.partition)] = Progress(start, decode(start, part.metadata))
+            self._progress[(part.topic, part.partition)] = Progress(start, offsets.ahead(part))
             found.append(TopicPartition(part.topic, part.partition, start if part.offset >= 0 else OFFSET_BEGINNING))
         return found
 

@@ -1,4 +1,7 @@
-"""`penstock.runtime.offsets`: which errors of a group's offsets are waited out, for how long, and which are told."""
+"""`penstock.runtime.offsets`: which errors of a group's offsets are waited out, for how long, and which are told.
+
+And what the metadata beside them is taken for.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from structlog.testing import capture_logs
 
 from penstock.runtime import offsets
+from penstock.runtime.progress import encode
 
 
 @dataclass
@@ -116,3 +121,17 @@ def test_there_is_a_limit_to_the_wait(answer: Any) -> None:
         offsets.committed(consumer, PARTS, monotonic=clock.monotonic, pause=clock.pause)
     assert offsets.LIMIT_S < clock.now - began < offsets.LIMIT_S + 5
     assert consumer.asked > 10
+
+
+def test_metadata_says_what_is_finished_beyond_its_offset() -> None:
+    assert offsets.ahead(TopicPartition("a", 0, 7, encode(7, {9, 12}))) == {9, 12}
+    assert offsets.ahead(TopicPartition("a", 0, 7)) == frozenset()
+    assert offsets.ahead(TopicPartition("a", 0, -1001)) == frozenset()
+
+
+@pytest.mark.parametrize("metadata", ["set by hand", encode(6, {9}), "1:7:?"])
+def test_metadata_of_others_is_logged_and_counts_for_nothing(metadata: str) -> None:
+    with capture_logs() as lines:
+        assert offsets.ahead(TopicPartition("a", 3, 7, metadata)) == frozenset()
+    (line,) = lines
+    assert (line["event"], line["topic"], line["partition"]) == ("runtime.progress.refused", "a", 3)

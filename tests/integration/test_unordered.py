@@ -110,7 +110,7 @@ def test_an_answer_that_was_not_committed_is_not_paid_for_twice(harness: Unorder
     first = Held()
     with harness.calling(first) as (worker, _):
         wait_until(lambda: len(first.jobs) == 2, "calls")
-        worker._commit_after = time.monotonic() + 3600  # as if every transaction was aborted
+        worker._uncommitted._not_before = time.monotonic() + 3600  # as if every transaction was aborted
         first.finish("paid")
     second = Held()
     with harness.calling(second) as (_, metrics):
@@ -291,7 +291,7 @@ def test_partitions_that_leave_while_records_are_taken_are_committed_first(harne
         harness.screened([f"r{number}" for number in range(20)])
         wait_until(lambda: len(first.jobs) == 20, "calls")
         for request_id in list(first.jobs)[:10]:
-            worker._commit_after = time.monotonic() + 3600  # what has finished waits for the rebalance to commit it
+            worker._uncommitted._not_before = time.monotonic() + 3600  # what has finished waits for the rebalance to commit it
             first.finish(request_id)
         with harness.calling(second, "1"):
             wait_until(lambda: len(second.jobs) > 0, "calls of the second")

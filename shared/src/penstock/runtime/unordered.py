@@ -9,10 +9,7 @@ transaction repeats no call: what has finished stays in memory until one succeed
 from __future__ import annotations
 
 import dataclasses
-import heapq
-import itertools
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,15 +18,14 @@ from functools import partial
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer
 
 from penstock.contracts.base import Message
 from penstock.contracts.errors import Cancelled, Expired, PenstockError
-from penstock.contracts.events import Priority
 from penstock.contracts.headers import RequestHeaders
 from penstock.runtime import kafka
-from penstock.runtime.accounting import account
 from penstock.runtime.admission import Admission
+from penstock.runtime.backlog import Backlog
 from penstock.runtime.calls import Call, Report, Work
 from penstock.runtime.health import Health
 from penstock.runtime.intake import Fresh, Intake, Lane
@@ -38,11 +34,11 @@ from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
 from penstock.runtime.processor import Boundary, Interrupted, deadline_of
 from penstock.runtime.progress import Progress
-from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck, TooLarge
+from penstock.runtime.publisher import STUCK_AFTER_S, Publisher, Stuck
 from penstock.runtime.retries import Delay, GiveUp, Policies, Wait
 from penstock.runtime.settings import UnorderedSettings
 from penstock.runtime.stage import Inbound, Outcome, UnorderedStage
-from penstock.runtime.window import Ticket, Window
+from penstock.runtime.uncommitted import Finished, Uncommitted
 
 _log = structlog.get_logger()
 
@@ -51,20 +47,6 @@ IDLE_S = 0.05
 BUSY_S = 0.005
 """How long a report is waited for while calls run."""
 STANDBY_AFTER_S = 15.0
-QUANTUM_BYTES = 4_096
-"""What a tenant's turn is worth, in bytes of events, the measure of a call's cost."""
-ROOM_AGAIN = 0.75
-"""A full window is filled again once it has shrunk to this share: pausing throws away what was fetched ahead."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finished:
-    """Settled and not yet committed."""
-
-    settled: Settled
-    progress: Progress
-    ledger_key: str | None = None
-    """Of the note to delete, where a call was made."""
 
 
 class UnorderedWorker:
@@ -111,22 +93,23 @@ class UnorderedWorker:
             )
             for lane in lanes
         ]
-        self._window: Window[Work] = Window(settings.calls_tenant_weights, QUANTUM_BYTES)
+        self._backlog = Backlog(settings, lanes=len(lanes))
+        self._uncommitted = Uncommitted(
+            stage=stage.name,
+            intakes=self._intakes,
+            boundary=boundary,
+            publisher=publisher,
+            ledger=ledger,
+            metrics=metrics,
+            patience=self._patience,
+            clock_ns=clock_ns,
+            monotonic=monotonic,
+        )
         self._admission = Admission(
             lowest=1, highest=settings.calls_max_running, target_s=settings.calls_first_output_ms / 1000
         )
         self._inbox: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._running: dict[Call, Work] = {}
-        self._retries: list[tuple[float, int, Work]] = []
-        self._deadlines: list[tuple[int, int, Work]] = []
-        self._finished: list[Finished] = []
-        self._tie = itertools.count()
-        self._full: set[Priority] = set()
-        self._commit_after = 0.0
-        """After an abort: when to try again."""
-        self._aborts = 0
-        self._singly = False
-        """After the broker refused records for their size: send one at a time, to find which."""
         self._closing = False
         self._cancelled_to = boundary.cancellations
 
@@ -168,7 +151,7 @@ class UnorderedWorker:
         self._cancel()
         self._start_waiting()
         self._collect(0 if taken or not self._running else BUSY_S)
-        self._commit()
+        self._uncommitted.commit()
         if self._ledger is not None:
             self._ledger.refresh()
         self._show()
@@ -178,9 +161,9 @@ class UnorderedWorker:
         while self._running and self._monotonic() < until:
             self._health.beat()
             self._collect(BUSY_S)
-            self._commit()
-        while self._finished and self._monotonic() < until:
-            self._commit()
+            self._uncommitted.commit()
+        while self._uncommitted and self._monotonic() < until:
+            self._uncommitted.commit()
             time.sleep(BUSY_S)
         if self._running:
             _log.warning("runtime.shutdown.abandoned", records=len(self._running))
@@ -199,71 +182,38 @@ class UnorderedWorker:
     # --- taking records
 
     def _take(self) -> int:
-        wait_s = 0.0 if self._running or self._finished or len(self._window) else IDLE_S
+        wait_s = 0.0 if self._running or self._uncommitted or self._backlog.unstarted else IDLE_S
         taken = 0
         for intake in self._intakes:
-            fresh = intake.take(min(self._room(intake.lane.name), self._settings.batch_max_records), wait_s)
+            fresh = intake.take(min(self._backlog.room(intake.lane.name), self._settings.batch_max_records), wait_s)
             for one in fresh:
                 self._open(one, intake)
             taken += len(fresh)
             wait_s = 0.0
         return taken
 
-    def _room(self, lane: Priority) -> int:
-        """How many more records of a lane may be taken; bulk leaves a share of the window to interactive ones."""
-        most = self._settings.calls_max_waiting
-        if lane == "bulk":
-            most = max(1, int(most * (1 - self._settings.calls_interactive_share)))
-        waiting = len(self._window) + len(self._retries)
-        if waiting >= most:
-            self._full.add(lane)
-        elif waiting <= most * ROOM_AGAIN:
-            self._full.discard(lane)
-        return 0 if lane in self._full else most - waiting
-
     def _open(self, fresh: Fresh, intake: Intake) -> None:
         inbound, early = self._boundary.open(fresh.record, self._clock_ns())
         if early is not None or inbound.event is None:
             assert early is not None, "only llm.requests has records without an event"
-            self._settle(Finished(self._settled(inbound, early, 1), fresh.progress))
+            self._uncommitted.add(Finished(self._settled(inbound, early, 1), fresh.progress))
             return
         context = inbound.event.context
-        attempt = RequestHeaders.parse(fresh.record.headers).attempt
         delayed = fresh.record.delayed
         before = 0 if delayed is None else delayed.attempts
-        work = Work(inbound, fresh, key_of(context, attempt), before)
-        work.ticket = Ticket(
-            work,
-            intake.lane.name,
-            context.tenant,
-            fresh.record.key if self._settings.calls_in_key_order else None,
-            len(inbound.record.value or b""),
-        )
-        self._window.put(work.ticket)
-        if context.deadline_ms is not None:
-            heapq.heappush(self._deadlines, (context.deadline_ms, next(self._tie), work))
-            if len(self._deadlines) > 4 * self._settings.calls_max_waiting + 4 * len(self._running):
-                self._deadlines = [entry for entry in self._deadlines if entry[2].ticket is not None]
-                heapq.heapify(self._deadlines)
+        work = Work(inbound, fresh, key_of(context, RequestHeaders.parse(fresh.record.headers).attempt), before)
+        self._backlog.put(work, intake.lane.name, context, running=len(self._running))
 
     # --- starting
 
     def _start_waiting(self) -> None:
-        now = self._monotonic()
-        while self._retries and self._retries[0][0] <= now:
-            work = heapq.heappop(self._retries)[2]
+        for work in self._backlog.due(self._monotonic()):
             self._start(work)
         while (room := min(self._stage.room(), self._admission.limit - len(self._running))) > 0:
-            ticket = self._window.take(bulk=room > self._reserve(len(self._running) + room))
-            if ticket is None:
+            fresh = self._backlog.take(room, running=len(self._running))
+            if fresh is None:
                 return
-            self._start(ticket.item)
-
-    def _reserve(self, places: int) -> int:
-        """Of the places that stage and admission have in all, those that bulk leaves free for an interactive record."""
-        if len(self._intakes) == 1:
-            return 0
-        return min(places - 1, round(places * self._settings.calls_interactive_share))
+            self._start(fresh)
 
     def _start(self, work: Work) -> None:
         found = self._ledger.find(work.ledger_key) if self._ledger is not None else None
@@ -328,7 +278,7 @@ class UnorderedWorker:
         match decision:
             case Wait(ms):
                 self._metrics.retries.labels(name, "in_place", error.code).inc()
-                heapq.heappush(self._retries, (self._monotonic() + ms / 1000, next(self._tie), work))
+                self._backlog.put_aside(work, self._monotonic() + ms / 1000)
             case Delay(not_before_ms):
                 self._metrics.retries.labels(name, "delayed", error.code).inc()
                 self._end(work, call, error, not_before_ms=not_before_ms)
@@ -338,13 +288,11 @@ class UnorderedWorker:
                 self._end(work, call, end)
 
     def _expire(self) -> None:
-        now_ms = self._clock_ns() // 1_000_000
-        while self._deadlines and self._deadlines[0][0] < now_ms:
-            deadline, _, work = heapq.heappop(self._deadlines)
+        for work, deadline_ms in self._backlog.expired(self._clock_ns() // 1_000_000):
             error = Expired(
                 f"the deadline passed in stage {self._stage.name}; allow more time or send less at once",
                 field="header deadline",
-                limit=deadline,
+                limit=deadline_ms,
             )
             self._give_up(work, error)
 
@@ -364,9 +312,9 @@ class UnorderedWorker:
                     errors[work] = error
             return work in errors
 
-        for work in self._window.drop(cancelled):
-            self._end(work, None, errors[work], waited=True)
-        for work in [*self._running.values(), *(waiting for _, _, waiting in self._retries)]:
+        for work in self._backlog.drop_unstarted(cancelled):
+            self._end(work, None, errors[work])
+        for work in [*self._running.values(), *self._backlog.retries]:
             if cancelled(work):
                 self._give_up(work, errors[work])
 
@@ -378,32 +326,18 @@ class UnorderedWorker:
         if call is not None:
             del self._running[call]
             self._stage.cancel(call)
-        elif work in [waiting for _, _, waiting in self._retries]:
-            self._retries = [entry for entry in self._retries if entry[2] is not work]
-            heapq.heapify(self._retries)
         else:
-            self._window.drop(lambda waiting: waiting is work)
-            self._end(work, None, error, waited=True)
-            return
+            self._backlog.remove(work)
         self._end(work, call, error)
 
-    def _end(
-        self,
-        work: Work,
-        call: Call | None,
-        outcome: Outcome,
-        *,
-        waited: bool = False,
-        not_before_ms: int | None = None,
-    ) -> None:
-        assert work.ticket is not None
-        if not waited:
-            self._window.done(work.ticket)
-        work.ticket = None
+    def _end(self, work: Work, call: Call | None, outcome: Outcome, *, not_before_ms: int | None = None) -> None:
+        if work.ticket is not None:  # it was started, and is not one that waited
+            self._backlog.done(work)
         work.call = None
         inbound = call.inbound if call is not None else work.inbound
         settled = self._settled(inbound, outcome, max(1, work.before + work.attempts), not_before_ms)
-        self._settle(Finished(settled, work.fresh.progress, work.ledger_key if work.attempts else None))
+        ledger_key = work.ledger_key if work.attempts else None
+        self._uncommitted.add(Finished(settled, work.fresh.progress, ledger_key))
 
     def _settled(self, inbound: Inbound, outcome: Outcome, attempts: int, not_before_ms: int | None = None) -> Settled:
         finished_ms = self._clock_ns() // 1_000_000
@@ -411,53 +345,6 @@ class UnorderedWorker:
         if not_before_ms is not None and isinstance(outcome, PenstockError):
             return self._boundary.delay(inbound, outcome, attempts=attempts, not_before_ms=not_before_ms)
         return self._boundary.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
-
-    def _settle(self, finished: Finished) -> None:
-        finished.progress.finish(finished.settled.inbound.record.offset)
-        self._finished.append(finished)
-
-    # --- committing
-
-    def _commit(self) -> None:
-        """Publish what has finished and where the partitions stand; after an abort, again a little later."""
-        if not self._finished or self._monotonic() < self._commit_after:
-            return
-        checkpoints = [(intake, intake.checkpoints()) for intake in self._intakes]
-        positions = [
-            (intake.consumer, [TopicPartition(*slot, at.offset, at.metadata) for slot, at in moved.items()])
-            for intake, moved in checkpoints
-            if moved
-        ]
-        outputs = [output for one in self._finished for output in one.settled.outputs]
-        started = self._monotonic()
-        try:
-            self._publisher.commit(outputs, {}, positions, self._patience, singly=self._singly)
-        except TooLarge as error:
-            self._metrics.transactions.labels(self._stage.name, "aborted").inc()
-            instead = self._boundary.refuse(
-                [one.settled for one in self._finished], error.outputs, finished_ms=self._clock_ns() // 1_000_000
-            )
-            self._finished = [
-                dataclasses.replace(one, settled=settled) for one, settled in zip(self._finished, instead, strict=True)
-            ]
-            self._singly = True
-            return
-        except Aborted as error:
-            self._aborts += 1
-            self._commit_after = self._monotonic() + random.uniform(0.5, 1) * min(2.0, 0.1 * 2**self._aborts)
-            self._metrics.transactions.labels(self._stage.name, "aborted").inc()
-            _log.warning("runtime.transaction.aborted", reason=error.reason, records=len(self._finished))
-            return
-        self._aborts = 0
-        self._singly = False
-        self._metrics.commit_duration.labels(self._stage.name).observe(self._monotonic() - started)
-        self._metrics.transactions.labels(self._stage.name, "committed").inc()
-        for intake, moved in checkpoints:
-            intake.committed(moved)
-        if self._ledger is not None:
-            self._ledger.forget(one.ledger_key for one in self._finished if one.ledger_key)
-        account(self._metrics, self._stage.name, [one.settled for one in self._finished])
-        self._finished = []
 
     def _patience(self, waited_s: float) -> bool:
         """How long a transaction may take: told to stop, no longer than a call may."""
@@ -473,7 +360,7 @@ class UnorderedWorker:
 
     def _revoked(self, going: set[Progress]) -> None:
         """Still a member: what runs may finish within the grace period, the rest is given up without output."""
-        self._drop_waiting(going)
+        self._backlog.drop(going)
         if self._closing:  # `_drain` was the grace period, and a consumer that closes takes part in no transaction
             self._abandon(going)
             return
@@ -481,41 +368,30 @@ class UnorderedWorker:
         while any(work.fresh.progress in going for work in self._running.values()) and self._monotonic() < until:
             self._health.beat()
             self._collect(BUSY_S)
-        self._commit_after = 0.0
-        self._commit()
+        self._uncommitted.hurry()
+        self._uncommitted.commit()
         self._abandon(going)
 
     def _lost(self, going: set[Progress]) -> None:
         """No longer a member: another may own them already, so nothing is written."""
-        self._drop_waiting(going)
+        self._backlog.drop(going)
         self._abandon(going)
-
-    def _drop_waiting(self, going: set[Progress]) -> None:
-        for work in self._window.drop(lambda work: work.fresh.progress in going):
-            work.ticket = None
-        for _, _, work in self._retries:
-            if work.fresh.progress in going and work.ticket is not None:
-                self._window.done(work.ticket)
-                work.ticket = None
-        self._retries = [entry for entry in self._retries if entry[2].ticket is not None]
-        heapq.heapify(self._retries)
 
     def _abandon(self, going: set[Progress]) -> None:
         left = [call for call, work in self._running.items() if work.fresh.progress in going]
         for call in left:
             work = self._running.pop(call)
             self._stage.cancel(call)
-            assert work.ticket is not None
-            self._window.done(work.ticket)
-            work.ticket = work.call = None
-        self._finished = [one for one in self._finished if one.progress not in going]
+            self._backlog.done(work)
+            work.call = None
+        self._uncommitted.drop(going)
         if left:
             _log.info("runtime.calls.abandoned", calls=len(left))
 
     def _show(self) -> None:
         name = self._stage.name
-        self._metrics.in_flight.labels(name).set(len(self._running) + len(self._finished))
-        self._metrics.waiting.labels(name).set(len(self._window) + len(self._retries))
+        self._metrics.in_flight.labels(name).set(len(self._running) + len(self._uncommitted))
+        self._metrics.waiting.labels(name).set(len(self._backlog))
         self._metrics.admission.labels(name).set(self._admission.limit)
 
 

@@ -203,7 +203,7 @@ class Conservation(RuleBasedStateMachine):
         for slot in stolen:
             self._assign(slot, self.processes[1 - which])
         process.worker._collect(0)
-        process.worker._commit()
+        process.worker._uncommitted.commit()
         for slot in stolen:
             process.consumer.tell("on_lost", [slot])
 
@@ -235,7 +235,7 @@ class Conservation(RuleBasedStateMachine):
         for process in getattr(self, "processes", []):
             worker = process.worker
             assert len(worker._running) <= BOUNDS.calls_max_running
-            assert len(worker._window) + len(worker._retries) <= BOUNDS.calls_max_waiting + BOUNDS.calls_max_running
+            assert len(worker._backlog) <= BOUNDS.calls_max_waiting + BOUNDS.calls_max_running
             for part in worker._intakes[0]._parts.values():
                 # a gap lies before each record
                 assert part.span <= BOUNDS.calls_max_span + 2 * BOUNDS.batch_max_records

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts import export
+from penstock.contracts.errors import UnsupportedSchema
+from penstock.contracts.events import TokensGenerated
 
 
 @pytest.fixture
@@ -49,10 +51,28 @@ def test_a_break_of_the_baseline_is_refused_and_cannot_be_released(folder: Path)
     old["properties"]["voice"] = {"type": "string"}
     path.write_text(json.dumps(old))
     assert export.check(folder) == [
-        "penstock.tokens-generated/1: voice: is removed; readers of the former release expect it. Make a new version"
+        "penstock.tokens-generated/1: voice: is removed; readers of the former release expect it. Skip a version"
     ]
     with pytest.raises(SystemExit, match="voice: is removed"):
         export.release(folder)
+
+
+@pytest.mark.parametrize(("version", "refused"), [(2, True), (3, False)])
+def test_only_a_version_that_former_readers_refuse_may_remove_a_field(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, version: int, refused: bool
+) -> None:
+    path = folder / "baseline/penstock.tokens-generated.v1.json"
+    old = json.loads(path.read_text())
+    old["properties"]["voice"] = {"type": "string"}
+    path.write_text(json.dumps(old))
+    monkeypatch.setattr(TokensGenerated, "schema_version", version)
+    export.write(folder)
+    assert any("voice: is removed" in problem for problem in export.check(folder)) is refused
+    if not refused:
+        with pytest.raises(UnsupportedSchema):
+            reference = TokensGenerated.schema_ref()
+            monkeypatch.undo()
+            TokensGenerated.accepts(reference)
 
 
 def test_a_released_message_needs_a_reader(folder: Path) -> None:

@@ -291,7 +291,9 @@ def test_partitions_that_leave_while_records_are_taken_are_committed_first(harne
         harness.screened([f"r{number}" for number in range(20)])
         wait_until(lambda: len(first.jobs) == 20, "calls")
         for request_id in list(first.jobs)[:10]:
-            worker._uncommitted._not_before = time.monotonic() + 3600  # what has finished waits for the rebalance to commit it
+            worker._uncommitted._not_before = (
+                time.monotonic() + 3600
+            )  # what has finished waits for the rebalance to commit it
             first.finish(request_id)
         with harness.calling(second, "1"):
             wait_until(lambda: len(second.jobs) > 0, "calls of the second")

@@ -79,9 +79,19 @@ class Retrying:
 class Process:
     """One instance of the service."""
 
-    def __init__(self, bootstrap: str, prefix: str, folder: Path, *, instance: str = "0", **settings: str) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        prefix: str,
+        folder: Path,
+        *,
+        instance: str = "0",
+        command: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
+        """`command` is that of another service than this module's; `settings` are PENSTOCK_<NAME> in small letters."""
         self.calls = Calls(folder / "calls")
-        self._folder = folder
+        self._command = list(command) or [sys.executable, "-m", "tests.support.retrying", str(folder / "calls")]
         self._port = free_port()
         base = {key: value for key, value in os.environ.items() if not key.startswith(("PENSTOCK_", "OTEL_"))}
         own = {f"PENSTOCK_{name.upper()}": value for name, value in settings.items()}
@@ -97,8 +107,7 @@ class Process:
         self._identity: ProcessIdentity | None = None
 
     def start(self) -> Process:
-        command = [sys.executable, "-m", "tests.support.retrying", str(self._folder / "calls")]
-        self._identity = start_detached(command, log_file=self._log, cwd=project_root(), env=self._environment)
+        self._identity = start_detached(self._command, log_file=self._log, cwd=project_root(), env=self._environment)
         return self
 
     def kill(self) -> None:

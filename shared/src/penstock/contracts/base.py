@@ -50,6 +50,8 @@ class Message(Contract):
 
     schema_name: ClassVar[str]
     schema_version: ClassVar[int] = 1
+    reads_ahead: ClassVar[int] = 1
+    """How many versions beyond its own a reader takes: the next release may be running beside it."""
 
     @classmethod
     def schema_ref(cls) -> str:
@@ -60,7 +62,7 @@ class Message(Contract):
     def accepts(cls, reference: str) -> None:
         """Check a `schema` header against this message.
 
-        Raises UnsupportedSchema where the name is another one or the version is newer than this release.
+        Raises UnsupportedSchema where the name is another one or the version is newer than this release reads.
         """
         match = _REFERENCE.fullmatch(reference)
         if match is None:
@@ -80,13 +82,14 @@ class Message(Contract):
                 field="header schema",
                 limit=cls.schema_ref(),
             )
-        if version > cls.schema_version:
+        newest = cls.schema_version + cls.reads_ahead
+        if version > newest:
             raise UnsupportedSchema(
-                f"header schema: version {version} is newer than {cls.schema_version}, the newest this release "
+                f"header schema: version {version} is newer than {newest}, the newest this release "
                 "reads; upgrade the services or publish the older version",
                 code="unsupported_schema_version",
                 field="header schema",
-                limit=cls.schema_version,
+                limit=newest,
             )
 
     def encode(self) -> bytes:

@@ -1,8 +1,8 @@
 """Whether a message's schema may change as it did: what old messages and old readers would meet.
 
 Two rules. A newer release reads every older message: nothing is narrowed and nothing added as required.
-Within one version, a reader of the former release still finds every field that it knows. Widening (a new
-enum value, a looser bound) is allowed, because readers are upgraded before writers.
+In the same version and the next one, which it reads too, a reader of the former release still finds every field
+that it knows. Widening (a new enum value, a looser bound) is allowed: readers take it a release before it is written.
 
 It judges JSON Schemas as `export` writes them and refuses any change that it cannot judge.
 """
@@ -24,18 +24,18 @@ _JUDGED = {
 _DEPTH = 64
 
 
-def breaking_changes(old: Schema, new: Schema, *, same_version: bool = True) -> list[str]:
-    """A sentence for each change that a message or reader of the old schema would not survive."""
-    return list(_compare(old, new, "", _Pair(old, new, same_version), 0))
+def breaking_changes(old: Schema, new: Schema, *, read_by_former: bool = True) -> list[str]:
+    """A sentence for each change that a message or, where it reads the new one, a reader of the old schema meets."""
+    return list(_compare(old, new, "", _Pair(old, new, read_by_former), 0))
 
 
 class _Pair:
     """The two documents, for their definitions."""
 
-    def __init__(self, old: Schema, new: Schema, same_version: bool) -> None:
+    def __init__(self, old: Schema, new: Schema, read_by_former: bool) -> None:
         self._old = old.get("$defs", {})
         self._new = new.get("$defs", {})
-        self.same_version = same_version
+        self.read_by_former = read_by_former
         self.same_definitions = self._old == self._new
 
     def resolve_old(self, schema: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _compare(old_raw: Any, new_raw: Any, where: str, pair: _Pair, depth: int) ->
     for keyword in sorted((old.keys() | new.keys()) - _JUDGED):
         unseen = _refers(old.get(keyword)) and not pair.same_definitions
         if unseen or old.get(keyword) != new.get(keyword):
-            yield f"{_at(where)}: {keyword} changed, which cannot be judged; keep it or make a new version"
+            yield f"{_at(where)}: {keyword} changed, which cannot be judged; keep it"
 
 
 def _alternatives(old: dict[str, Any], new: dict[str, Any], where: str, pair: _Pair, depth: int) -> Iterator[str]:
@@ -137,9 +137,9 @@ def _fields(old: dict[str, Any], new: dict[str, Any], where: str, pair: _Pair, d
     for name in sorted(before.keys() - after.keys()):
         if new.get("additionalProperties") is False:
             yield f"{_at(_join(where, name))}: is removed and unknown fields are refused; older messages have it"
-        elif pair.same_version:
-            yield f"{_at(_join(where, name))}: is removed; readers of the former release expect it. Make a new version"
-    if pair.same_version:
+        elif pair.read_by_former:
+            yield f"{_at(_join(where, name))}: is removed; readers of the former release expect it. Skip a version"
+    if pair.read_by_former:
         for name in sorted((required_before - required_after) & after.keys()):
             yield f"{_at(_join(where, name))}: is optional now; readers of the former release require it"
     for name in sorted(before.keys() & after.keys()):

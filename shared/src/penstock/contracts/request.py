@@ -60,6 +60,8 @@ class CompletionRequest(Message):
     """A request as upstream publishes it. Either `messages` or the bare `prompt`."""
 
     schema_name: ClassVar[str] = "penstock.completion-request"
+    reads_ahead: ClassVar[int] = 0
+    """Unknown fields are refused, so what a later version asks for is not left out unsaid."""
     model_config = ConfigDict(
         extra="forbid",
         strict=True,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from penstock.contracts.base import shape
 from penstock.contracts.errors import UnsupportedSchema
 from penstock.contracts.events import TokensGenerated
+from penstock.contracts.request import CompletionRequest
 
 
 def test_a_schema_reference_names_message_and_version() -> None:
@@ -17,10 +18,18 @@ def test_a_schema_reference_names_message_and_version() -> None:
     TokensGenerated.accepts("penstock.tokens-generated/1")
 
 
+def test_events_are_read_one_version_ahead_and_requests_are_not() -> None:
+    TokensGenerated.accepts("penstock.tokens-generated/2")
+    CompletionRequest.accepts("penstock.completion-request/1")
+    with pytest.raises(UnsupportedSchema) as caught:
+        CompletionRequest.accepts("penstock.completion-request/2")
+    assert (caught.value.code, caught.value.limit) == ("unsupported_schema_version", 1)
+
+
 @pytest.mark.parametrize(
     ("reference", "code"),
     [
-        ("penstock.tokens-generated/2", "unsupported_schema_version"),
+        ("penstock.tokens-generated/3", "unsupported_schema_version"),
         ("penstock.tokens-generated/99999", "unsupported_schema_version"),
         ("penstock.request-finished/1", "unknown_schema"),
         ("penstock.tokens-generated/0", "unknown_schema"),

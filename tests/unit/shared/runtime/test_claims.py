@@ -141,7 +141,7 @@ def test_a_claim_leads_nowhere_but_to_its_own_topics_objects(
         (b'{"object": "../../etc/passwd", "bytes": 1, "sha256": "%s"}' % (b"0" * 64), HEADER),
         (b'{"object": "restricted/llm.requests/../%s", "bytes": 1, "sha256": "%s"}' % (b"0" * 64, b"0" * 64), HEADER),
         (b" " * 2_000 + claim_of(VALUE).encode(), HEADER),
-        (claim_of(VALUE).encode(), ((CLAIM, b"penstock.claim/2"),)),
+        (claim_of(VALUE).encode(), ((CLAIM, b"penstock.claim/3"),)),
         (claim_of(VALUE).encode(), ((CLAIM, b"\xff"),)),
         (claim_of(VALUE).encode(), ((CLAIM, None),)),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -308,7 +309,7 @@ def test_what_is_past_its_deadline_never_reaches_the_stage() -> None:
         ({"value": b'{"context": {}}'}, "invalid_event"),
         ({"value": None}, "invalid_event"),
         ({"value": b"\xff"}, "invalid_event"),
-        ({"headers": (("schema", b"penstock.request-preprocessed/2"),)}, "unsupported_schema_version"),
+        ({"headers": (("schema", b"penstock.request-preprocessed/3"),)}, "unsupported_schema_version"),
         ({"headers": (("schema", b"penstock.request-screened/1"),)}, "unknown_schema"),
         ({"headers": (("tenant", b"not a tenant"),)}, "invalid_header"),
     ],
@@ -318,6 +319,16 @@ def test_a_corrupt_event_is_a_dead_letter_and_stops_nobody(changes: dict[str, An
     outcome = Bench(stage).run(record("a", **changes), record("b"))
     assert outcome == [[f"llm.results/{code}", f"llm.dead-letters/{code}"], PASSED]
     assert stage.batches == [["b"]]
+
+
+def test_an_event_of_the_next_version_is_read_as_far_as_it_is_known() -> None:
+    stage = Toy()
+    value = json.loads(record("a").value or b"") | {"added_later": {"text": SECRET}}
+    newer = record("a", value=json.dumps(value).encode(), headers=(("schema", b"penstock.request-preprocessed/2"),))
+    (settled,) = Bench(stage).processor.run([newer])
+    assert (stage.batches, settled.code) == ([["a"]], None)
+    # what a service does not know it does not pass on: nobody has looked for personal data in it
+    assert SECRET.encode() not in (settled.outputs[0].value or b"")
 
 
 def test_a_corrupt_event_is_described_and_not_quoted() -> None:

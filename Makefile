@@ -65,6 +65,10 @@ faults-zombie: setup system ## Processes halted beyond their session that go on 
 faults-poison: setup system ## 10,000 bad inputs of every kind among 10,000 good; last line JSON
 	@$(BIN)/python -m tests.faults.poison
 
+.PHONY: soak
+soak: setup system ## An hour of mixed load and faults: nothing lost, memory flat; a page with plots, last line JSON
+	@$(BIN)/python -m tests.faults.soak
+
 .PHONY: canary
 canary: setup system ## 500 requests with personal data, searched for in every place; last line JSON
 	@$(BIN)/python -m tests.canary.canary

@@ -131,6 +131,10 @@ class Stack:
         """Whether a service's process runs."""
         return name in self._running and self._running[name].identity.alive()
 
+    def pid(self, name: str) -> int | None:
+        """A service's process id; None before it was started."""
+        return self._running[name].identity.pid if name in self._running else None
+
     def stop(self) -> None:
         """End all five."""
         for one in self._running.values():

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from tests.faults.soaking.faults import Culprit, Fault, plan
+from tests.faults.soaking.faults import Culprit, plan
 from tests.faults.soaking.outcome import outcome
 from tests.faults.soaking.page import write_page
 from tests.faults.soaking.sampling import Sampler, Samples
@@ -84,15 +84,16 @@ def run(
         traffic = open_until_end.enter_context(Traffic(bootstrap, prefix, rate=rate, seed=seed))
         minutes = Minutes(traffic, sampler, samples, say=say, every_s=minute_s)
 
-        def note(fault: Fault, well: bool) -> None:
-            samples.write("fault", fault=fault.what, service=fault.service, seconds=fault.seconds, well=well)
-
-        culprit = Culprit(stack, broker, note)
+        culprit = Culprit(stack, broker)
         while faults or samples.now() < seconds:
             if faults and samples.now() >= faults[0].at_s:
                 fault = faults.pop(0)
                 with sampler.without_lag() if fault.service == "broker" else nullcontext():
-                    culprit.do(fault)
+                    began = round(samples.now(), 2)
+                    well = culprit.do(fault)
+                samples.write(
+                    "fault", began=began, fault=fault.what, service=fault.service, seconds=fault.seconds, well=well
+                )
             _revive(culprit, samples, say)
             minutes.tell()
             time.sleep(0.2)

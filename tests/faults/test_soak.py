@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from tests.faults.soak import run
 from tests.faults.soaking.faults import RESTARTED, plan
 from tests.faults.soaking.flatness import Growth, growths, quarters
@@ -14,7 +15,11 @@ from tests.faults.soaking.outcome import outcome
 from tests.faults.soaking.page import write_page
 from tests.faults.soaking.plots import NAMES
 from tests.faults.soaking.sampling import Samples
-from tests.support.stack import SERVICES
+from tests.faults.soaking.traffic import Traffic
+from tests.support.kafka import read_all
+from tests.support.stack import SERVICES, wait_until
+
+from penstock.contracts import topics
 
 HOUR_S = 3_600
 RATE = 6.0
@@ -47,6 +52,24 @@ def test_each_request_ends_once_under_mixed_load_and_the_page_says_so(bootstrap:
     page = write_page(result, tmp_path / "report").read_text()
     plots = [tmp_path / "report" / f"soak-{name}.svg" for name in NAMES]
     assert all(f"]({plot.name})" in page and plot.stat().st_size for plot in plots)
+
+
+@pytest.mark.broker
+def test_the_count_finds_what_is_missing_double_wrong_and_unknown(bootstrap: str, prefix: str) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    with Traffic(bootstrap, prefix, rate=50, seed=1) as traffic:
+        wait_until(lambda: traffic.tally().acknowledged > 10, "requests that the broker holds")
+        traffic.finish()
+        first = read_all(bootstrap, prefix, topics.REQUESTS)[0]
+        place = {"topic": first.topic(), "partition": first.partition(), "offset": first.offset()}
+        for source in (place, place, {**place, "offset": 10**6}):
+            result = {"source": source, "status": "exploded"}
+            producer.produce(f"{prefix}{topics.RESULTS}", json.dumps(result).encode())
+        assert producer.flush(60) == 0
+        wait_until(lambda: sum(traffic.tally().statuses.values()) + traffic.tally().duplicates == 3, "three results")
+        tally = traffic.tally()
+    assert (tally.duplicates, tally.wrong_end, tally.unpublished, tally.ended) == (1, 1, 1, 1)
+    assert tally.waiting == tally.acknowledged - 1 == tally.sent - 1 > 0
 
 
 def made_up(leak_mb_h: float = 0.0, restart_every_s: float = HOUR_S, lag: float = 5.0) -> list[dict[str, Any]]:
@@ -139,7 +162,7 @@ def _with_cpu(sample: dict[str, Any]) -> dict[str, Any]:
     return {**sample, "processes": {name: {**facts, "cpu_s": 1.0} for name, facts in sample["processes"].items()}}
 
 
-def test_a_run_that_was_cut_off_has_a_report_and_is_not_good(tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_has_a_small_report_and_is_not_good(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(lines())
     assert outcome(path).good
@@ -148,6 +171,7 @@ def test_a_run_that_was_cut_off_has_a_report_and_is_not_good(tmp_path: Path) -> 
     assert not result.good
     assert result.summary()["whole"] is False
     assert "cut off" in write_page(result, tmp_path).read_text()
+    assert sum((tmp_path / f"soak-{name}.svg").stat().st_size for name in NAMES) < 300_000
 
 
 @pytest.mark.parametrize(
@@ -167,10 +191,3 @@ def test_whatever_is_wrong_with_the_sums_is_no_good_run(tmp_path: Path, wrong: d
     path = tmp_path / "samples.jsonl"
     path.write_text(lines(**wrong))
     assert not outcome(path).good
-
-
-def test_plots_of_an_hour_are_small(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    path.write_text(lines())
-    write_page(outcome(path), tmp_path)
-    assert sum((tmp_path / f"soak-{name}.svg").stat().st_size for name in NAMES) < 300_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,19 +73,17 @@ def plan(seconds: float, seed: int, *, every_s: float, broker: bool) -> list[Fau
 
 
 class Culprit:
-    """Does to one stack what a plan says; tells each fault to `note` when it is over."""
+    """Does to one stack what a plan says."""
 
-    def __init__(self, stack: Stack, broker: LocalKafka | None, note: Callable[[Fault, bool], None]) -> None:
+    def __init__(self, stack: Stack, broker: LocalKafka | None) -> None:
         self._stack = stack
         self._broker = broker
-        self._note = note
 
-    def do(self, fault: Fault) -> None:
-        """Blocks until it is over. A service that was ended is started, not waited for."""
-        self._note(fault, self._done(fault))
+    def do(self, fault: Fault) -> bool:
+        """Blocks until it is over; whether it went as it should: SIGTERM was enough, or there was what to halt.
 
-    def _done(self, fault: Fault) -> bool:
-        """Whether it went as it should: SIGTERM was enough, or a halted process was there."""
+        A service that was ended is started, not waited for.
+        """
         if fault.what == "pause":
             halted = self._stack.freeze(fault.service)
             time.sleep(fault.seconds)

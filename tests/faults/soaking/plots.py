@@ -74,7 +74,7 @@ def _lag(axes: Axes, run: Outcome) -> None:
 
 def _latency(axes: Axes, run: Outcome) -> None:
     for label, share, colour in (("p50", 0.5, COLOURS["preprocess"]), ("p95", 0.95, COLOURS["inference"])):
-        points = [(minute["t"] / 60, percentile(minute["latencies_ms"], share)) for minute in run.minutes]
+        points = [(minute["number"] - 0.5, percentile(minute["latencies_ms"], share)) for minute in run.minutes]
         kept = [(at, value) for at, value in points if value is not None]
         axes.plot([at for at, _ in kept], [value for _, value in kept], color=colour, label=label)
 
@@ -93,7 +93,7 @@ def _figure(
         axes = figure.add_subplot(len(panels), 1, number)
         drawn(axes, run)
         if log:
-            axes.set_yscale("symlog", linthresh=1)
+            axes.set_yscale("symlog", linthresh=10)
         _mark(axes, run.faults)
         axes.set_ylim(bottom=0)
         axes.set_xlim(0, math.ceil(run.seconds / 60))
@@ -110,9 +110,9 @@ def _figure(
 def _mark(axes: Axes, faults: Sequence[dict[str, Any] | Line]) -> None:
     for fault in faults:
         if fault["service"] == "broker":
-            axes.axvline(fault["t"] / 60, color=COLOURS["broker"], linestyle="--", linewidth=0.8)
+            axes.axvline(fault["began"] / 60, color=COLOURS["broker"], linestyle="--", linewidth=0.8)
     services = [fault for fault in faults if fault["service"] != "broker"]
     axes.plot(
-        [fault["t"] / 60 for fault in services], [0.02] * len(services), "|", color="black", markersize=5,
+        [fault["began"] / 60 for fault in services], [0.02] * len(services), "|", color="black", markersize=5,
         transform=axes.get_xaxis_transform(), label=None,
     )  # fmt: skip

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.error
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -28,7 +29,7 @@ from rich.console import Console
 from tests.faults.soaking.faults import Culprit, plan
 from tests.faults.soaking.outcome import outcome
 from tests.faults.soaking.page import write_page
-from tests.faults.soaking.sampling import Sampler, Samples
+from tests.faults.soaking.sampling import PARTITIONS, Sampler, Samples
 from tests.faults.soaking.traffic import OVERDUE_S, Tally, Traffic
 from tests.support.stack import SERVICES, Stack, saying
 
@@ -39,7 +40,7 @@ from penstock.local.root import project_root
 
 SETTLE_S = 600.0
 """Longest wait for the results still due after the load; no new one for `OVERDUE_S` ends it sooner."""
-IDLE_S = 60.0
+IDLE_S = 240.0
 """The lag that is left so long after the last result is the run's lag at the end."""
 STATE_MAX_ENTRIES = 2_000
 """Of a service's state: a bound that is reached in the warm-up, so that what is bounded shows as flat."""
@@ -72,10 +73,12 @@ def run(
     faults = plan(seconds, seed, every_s=fault_every_s, broker=broker is not None)
     environment = {"PENSTOCK_STATE_MAX_ENTRIES": str(STATE_MAX_ENTRIES)}
     with ExitStack() as open_until_end:
-        stack = open_until_end.enter_context(Stack(bootstrap, prefix, folder, environment=environment))
+        stack = open_until_end.enter_context(
+            Stack(bootstrap, prefix, folder, partitions=PARTITIONS, environment=environment)
+        )
         say(f"five services up; {len(faults)} faults to come")
         samples.begin(
-            minutes=seconds / 60, rate=rate, seed=seed, cores=os.cpu_count(), partitions=2,
+            minutes=seconds / 60, rate=rate, seed=seed, cores=os.cpu_count(), partitions=PARTITIONS,
             sample_every_s=sample_every_s, state_max_entries=STATE_MAX_ENTRIES,
             fault_every_s=fault_every_s, date=datetime.now(UTC).date().isoformat(),
             machine=platform.machine(), python=platform.python_version(),
@@ -101,9 +104,15 @@ def run(
         traffic.finish()
         _wait_for_all(traffic, lambda: _revive(culprit, samples, say))
         minutes.tell(last=True)
-        stack.wait_ready()
+        lag = _idle(stack, lambda: _revive(culprit, samples, say))
         time.sleep(3)  # a second result of a request would come now
-        _end(stack, traffic.tally(), samples)
+        samples.write(
+            "end",
+            **facts_of(tally := traffic.tally()),
+            lost=tally.waiting,
+            dead_letters=len(stack.dead_letters()),
+            lag_end=lag,
+        )
 
 
 class Minutes:
@@ -180,24 +189,27 @@ def _wait_for_all(traffic: Traffic, meanwhile: Callable[[], None]) -> None:
         time.sleep(0.2)
 
 
-def _end(stack: Stack, tally: Tally, samples: Samples) -> None:
-    """What came of all, with the lag by the services' own word once they are idle."""
+def _idle(stack: Stack, meanwhile: Callable[[], None]) -> dict[str, int | None]:
+    """Each service's lag by its own word once all are idle, or when time is up; None where it does not say."""
     until = time.monotonic() + IDLE_S
-    while sum((lag := {name: own_lag(stack.metrics(name)) for name in SERVICES}).values()) and time.monotonic() < until:
+    while True:
+        lag = {name: own_lag(stack, name) for name in SERVICES}
+        if not any(value != 0 for value in lag.values()) or time.monotonic() > until:
+            return lag
+        meanwhile()
         time.sleep(0.5)
-    samples.write(
-        "end",
-        **facts_of(tally),
-        lost=tally.waiting,
-        dead_letters=len(stack.dead_letters()),
-        lag_end={name: int(value) for name, value in lag.items()},
-    )
 
 
-def own_lag(metrics: str) -> float:
-    """The sum over partitions of what a service says of its lag."""
+def own_lag(stack: Stack, service: str) -> int | None:
+    """The sum over partitions of what a service says of its lag; None where it is not ready."""
+    try:
+        if not stack.ready(service):
+            return None
+        metrics = stack.metrics(service)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return None
     lines = [line for line in metrics.splitlines() if line.startswith("penstock_consumer_lag_records{")]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines)
 
 
 def main() -> int:
@@ -218,7 +230,7 @@ def main() -> int:
         path = options.samples or project_root() / ".penstock" / "soak" / f"{stamp}.jsonl"
         with tempfile.TemporaryDirectory(prefix="penstock-soak-") as folder, Samples(path) as samples:
             say(f"samples in {path}; logs in {folder}")
-            with LocalKafka(Path(folder, "broker"), free_port(), start_limit_s=180) as broker:
+            with LocalKafka(Path(folder, "broker"), free_port(), start_limit_s=600) as broker:
                 run(
                     broker.bootstrap_servers, broker, Path(folder, "services"), samples,
                     seconds=options.minutes * 60, rate=options.rate, seed=options.seed, say=say,

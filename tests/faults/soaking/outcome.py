@@ -53,8 +53,18 @@ class Outcome:
     @property
     def good(self) -> bool:
         """Whole, conserved and flat, with no lag left."""
-        whole = self.end is not None and not sum(self.end["lag_end"].values())
-        return whole and self.conserved and not any(one.broken for one in self.growths)
+        return (
+            self.end is not None
+            and self.lag_end == 0
+            and self.conserved
+            and not any(one.broken for one in self.growths)
+        )
+
+    @property
+    def lag_end(self) -> int | None:
+        """What all services together are behind at the end; None where one of them does not say."""
+        lags = list(self.end["lag_end"].values()) if self.end else [None]
+        return None if None in lags else sum(lags)
 
     def faults_of(self, what: str) -> list[Line]:
         """Faults of one kind."""
@@ -105,7 +115,7 @@ class Outcome:
             "fd_growth": _worst(measured["fds"]),
             "thread_growth": _worst(measured["threads"]),
             "lag_growth": _worst(measured["lag"]),
-            "lag_end": sum(self.end["lag_end"].values()) if self.end else None,
+            "lag_end": self.lag_end,
             "growth_judged": bool(self.growths) and all(one.judged for one in self.growths),
             "flat": not any(one.broken for one in self.growths),
             "p95_first_quarter_ms": self.latency(0, 0.25)["p95_ms"],

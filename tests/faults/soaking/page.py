@@ -79,7 +79,7 @@ def _sums(run: Outcome) -> str:
     totals = run.totals
     statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(totals["statuses"].items()))
     letters = run.end["dead_letters"] if run.end else "-"
-    lag = sum(run.end["lag_end"].values()) if run.end else "-"
+    lag = "-" if run.lag_end is None else run.lag_end
     table = _table(
         ["minutes", "requests", "ended", "lost", "duplicates", "ended wrongly", "dead letters", "lag at the end"],
         [[f"{run.seconds / 60:.0f}", f"{totals['acknowledged']:,}", f"{totals['ended']:,}", run.lost,

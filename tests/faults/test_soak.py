@@ -81,7 +81,13 @@ def made_up(leak_mb_h: float = 0.0, restart_every_s: float = HOUR_S, lag: float 
         leak = leak_mb_h * age / HOUR_S if service == "anonymize" else 0.0
         warm = 20 * min(1.0, age / 300)
         noise = 0.5 * (round(t) % 3)
-        return {"pid": int(t // restart_every_s), "rss_mb": 100 + warm + leak + noise, "fds": 60, "threads": 40}
+        return {
+            "pid": int(t // restart_every_s),
+            "age_s": age,
+            "rss_mb": 100 + warm + leak + noise,
+            "fds": 60,
+            "threads": 40,
+        }
 
     return [
         {"t": t, "processes": {name: facts(name, t) for name in SERVICES}, "lag": dict.fromkeys(SERVICES, lag * t)}
@@ -117,7 +123,7 @@ def test_a_short_life_is_not_judged() -> None:
 
 
 def test_growing_lag_is_found() -> None:
-    assert broken(growths(made_up(lag=0.1), RATE)) == {(service, "lag") for service in SERVICES}
+    assert broken(growths(made_up(lag=0.5), RATE)) == {(service, "lag") for service in SERVICES}
 
 
 def test_quarters_leave_out_the_warm_up() -> None:

@@ -88,7 +88,8 @@ class Outcome:
         first: dict[int, float] = {}
         for sample in self.samples:
             for facts in sample["processes"].values():
-                used[facts["pid"]] = facts["cpu_s"] - first.setdefault(facts["pid"], facts["cpu_s"])
+                before = facts["cpu_s"] if facts["age_s"] > sample["t"] else 0.0  # what it used before the load
+                used[facts["pid"]] = facts["cpu_s"] - first.setdefault(facts["pid"], before)
         return round(used.total() / self.seconds, 2) if self.samples else 0.0
 
     def summary(self) -> dict[str, object]:

@@ -77,6 +77,7 @@ class Scripted:
         self.running: dict[int, tuple[GenerationRequest, int]] = {}
         self.seeds: list[int] = []
         self.widths: list[int] = []
+        self.closed = False
 
     def add(self, request: GenerationRequest) -> int:
         self.seeds.append(request.seed)
@@ -106,6 +107,12 @@ class Scripted:
 
     def clear(self) -> None:
         self.running.clear()
+
+    def wake(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def event_of(

@@ -3,6 +3,8 @@
 stage       RequestScreened -> CompletionGenerated: the thread that generates, its queue and its room
 generating  the answers under way: deadlines, spans, streamed pieces, faults isolated
 backend     what the stage drives: requests in, pieces of text out
+streamed    what the reader of a stream has, where an answer begins again
+remote      that backend over servers that speak the OpenAI API
 local       that backend over the model in a local folder: tokens to text, stop strings
 text        incremental detokenization; holds back what may yet become something else
 engine      continuous batching of rows: plan and update

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from importlib.metadata import version
 
@@ -10,6 +11,7 @@ import structlog
 from penstock.contracts import topics
 from penstock.runtime.app import Resources, serve
 from penstock.runtime.stage import UnorderedStage
+from penstock_inference.backend import Backend
 from penstock_inference.local import LocalBackend
 from penstock_inference.runner import Limits
 from penstock_inference.settings import Settings
@@ -20,6 +22,13 @@ _log = structlog.get_logger()
 
 def build(settings: Settings, resources: Resources) -> UnorderedStage:
     """The stage with everything it needs."""
+    backend = _servers(settings, resources) if settings.inference_targets else _local(settings)
+    return InferenceStage(
+        backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
+    )
+
+
+def _local(settings: Settings) -> Backend:
     limits = Limits(
         rows=settings.inference_rows,
         context=settings.inference_context,
@@ -28,9 +37,18 @@ def build(settings: Settings, resources: Resources) -> UnorderedStage:
     )
     backend = LocalBackend.load(settings.model_dir, limits)
     _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-    return InferenceStage(
-        backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
-    )
+    return backend
+
+
+def _servers(settings: Settings, resources: Resources) -> Backend:
+    from penstock_inference.remote.backend import RemoteBackend  # noqa: PLC0415  # its client takes a second to import
+    from penstock_inference.remote.config import load  # noqa: PLC0415  # as above
+
+    config = load(settings.inference_targets)
+    backend = RemoteBackend(config, os.environ, registry=resources.registry)
+    names = [target.name for target in config.targets]
+    _log.info("inference.targets.loaded", targets=names, rows=backend.rows, **backend.versions)
+    return backend
 
 
 def run(settings: Settings) -> int:

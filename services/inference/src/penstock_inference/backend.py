@@ -1,16 +1,18 @@
 """What generates text for the stage: one small interface, so that a local model and a server look alike.
 
-The embedded one is `local.LocalBackend`. A backend knows no events, deadlines or Kafka; the stage
-decides what a failed or late generation means.
+The embedded one is `local.LocalBackend`, servers are `remote.backend.RemoteBackend`. A backend knows no
+events, deadlines or Kafka; the stage decides what a failed or late generation means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from penstock.contracts.events import GenerationParameters, PromptPart
+
+FinishedBy = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,24 @@ class GenerationRequest:
     prompt: Sequence[PromptPart]
     parameters: GenerationParameters
     seed: int
+    request_id: str = ""
+    tenant: str = "default"
+    input_tokens: int = 0
+    """The prompt's, as preprocess counted them; 0 where it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made an answer, where that is known only at its end."""
+
+    provider: str
+    """`gen_ai.provider.name`."""
+    model: str
+    """As it calls itself."""
+    address: str = ""
+    """`server.address`."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """What the event's versions say of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +53,20 @@ class Piece:
     key: int
     text: str
     tokens: int
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: FinishedBy | None = None
+    prompt_tokens: int | None = None
+    """At the end, where the count that `add` gave was an estimate."""
+    anew: bool = False
+    """The answer begins again with this piece: what came before belongs to one that was given up."""
+    provenance: Provenance | None = None
+    """At the end."""
 
 
 class RequestFault(Exception):
-    """A step failed because of one request alone; the others are as they were. `cause` is what happened."""
+    """A step failed because of one request alone; the others are as they were. `cause` is what happened.
+
+    A PenstockError is the request's end as it is, any other is a bug.
+    """
 
     def __init__(self, key: int, cause: Exception) -> None:
         super().__init__(f"request {key}: {type(cause).__name__}")
@@ -62,9 +91,10 @@ class Backend(Protocol):
         """Queue a request; the number of its prompt's tokens. Raises LimitExceeded where it cannot fit."""
         ...
 
-    def step(self) -> Sequence[Piece]:
+    def step(self) -> Sequence[Piece] | None:
         """Bring what runs one step further; a piece for each request that got a token, none when idle.
 
+        A backend that waits for others returns None where nothing came for a while, or where it was woken.
         Raises RequestFault where one request is at fault; after any other error, `clear` and begin anew.
         """
         ...
@@ -75,4 +105,12 @@ class Backend(Protocol):
 
     def clear(self) -> None:
         """Give all requests up."""
+        ...
+
+    def wake(self) -> None:
+        """Have a step that waits for others return; from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything, after `clear`; nothing may follow."""
         ...

@@ -5,7 +5,7 @@ stage's. How tokens are made is the backend's work.
 
 A failing step fails as little as it can. Where the backend names the request at fault, that one fails and
 the others go on untouched. Else all that ran are suspects: each is generated again from its beginning, alone,
-and only those that fail alone are given up. Streamed pieces then come again, with the same numbers.
+and only those that fail alone are given up. What was streamed is not streamed again (`streamed`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from penstock.runtime.stage import Job, TokenSink
 from penstock_inference import spans
 from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
 from penstock_inference.sampler import resolve_seed
+from penstock_inference.streamed import Streamed, Unfinished
 
 _log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ class _InFlight:
     tokens: int = 0
     first_token_ms: float | None = None
     pieces: list[str] = field(default_factory=list)
-    sequence: int = 0
+    stream: Streamed = field(default_factory=Streamed)
 
 
 class Generating:
@@ -58,6 +59,7 @@ class Generating:
         self._monotonic = monotonic
         self._in_flight: dict[int, _InFlight] = {}
         self._suspects: deque[_InFlight] = deque()
+        self._unfinished = Unfinished()
         self._next_key = 0
 
     def __len__(self) -> int:
@@ -77,7 +79,8 @@ class Generating:
             return
         span = spans.open_chat(job.inbound.span, event.parameters)
         self._next_key += 1
-        self._add(_InFlight(self._next_key, job, event, span, started))
+        stream = self._unfinished.take(event.context.request_id)
+        self._add(_InFlight(self._next_key, job, event, span, started, stream=stream))
 
     def cancel(self, job: Job) -> None:
         """Give a job up; its place is free at the next step. One that has ended is left alone."""
@@ -104,10 +107,13 @@ class Generating:
             return
         try:
             pieces = self._backend.step()
+            if pieces is None:
+                return
             if not pieces:
                 raise StageError("the backend is idle with requests in flight", code="backend_idle")
         except RequestFault as fault:
-            self._fail(self._in_flight[fault.key], _bug(fault.cause))
+            cause = fault.cause
+            self._fail(self._in_flight[fault.key], cause if isinstance(cause, PenstockError) else _bug(cause))
             return
         except PenstockError as error:
             for request in list(self._in_flight.values()):
@@ -117,18 +123,28 @@ class Generating:
             self._isolate(error)
             return
         for piece in pieces:
-            request = self._in_flight[piece.key]
+            told = self._in_flight.get(piece.key)
+            if told is None:
+                continue  # an earlier piece of the same step was its end
             try:
-                self._advance(request, piece)
+                self._advance(told, piece)
             except Exception as error:  # noqa: BLE001  # as above, and of this request alone
-                self._fail(request, _bug(error))
+                self._fail(told, _bug(error))
 
     def _add(self, request: _InFlight) -> None:
         event = request.event
         try:
             seed = resolve_seed(event.parameters.seed, event.context.request_id)
             request.prompt_tokens = self._backend.add(
-                GenerationRequest(request.key, event.prompt, event.parameters, seed)
+                GenerationRequest(
+                    request.key,
+                    event.prompt,
+                    event.parameters,
+                    seed,
+                    event.context.request_id,
+                    event.context.tenant,
+                    event.findings.input_tokens,
+                )
             )
         except PenstockError as error:
             self._end(request, error)
@@ -150,13 +166,17 @@ class Generating:
         for request in requests:
             # a negative key marks one that is tried alone
             request.key = -abs(request.key)
-            request.tokens, request.sequence, request.pieces = 0, 0, []
+            request.tokens, request.pieces = 0, []
+            request.stream.begin_anew()
         self._suspects.extend(requests)
 
     def _advance(self, request: _InFlight, piece: Piece) -> None:
         if request.first_token_ms is None:
             request.first_token_ms = self._elapsed_ms(request)
             request.job.first_output()
+        if piece.anew:
+            request.pieces = []
+            request.stream.begin_anew()
         request.tokens = piece.tokens
         request.pieces.append(piece.text)
         if piece.text or piece.finish_reason is not None:
@@ -165,6 +185,11 @@ class Generating:
             return
         del self._in_flight[piece.key]
         event = request.event
+        context = event.context
+        if piece.prompt_tokens is not None:
+            request.prompt_tokens = piece.prompt_tokens
+        if piece.provenance is not None:
+            context = context.having(versions={**context.versions, **piece.provenance.versions})
         completion = Completion(
             text="".join(request.pieces),
             finish_reason=piece.finish_reason,
@@ -175,10 +200,10 @@ class Generating:
             ),
             time_to_first_token_ms=request.first_token_ms,
         )
-        spans.close_chat(request.span, completion)
+        spans.close_chat(request.span, completion, piece.provenance)
         request.job.finish(
             CompletionGenerated(
-                context=event.context,
+                context=context,
                 findings=event.findings,
                 completion=completion,
                 parameters=event.parameters,
@@ -192,7 +217,7 @@ class Generating:
             if deadline is None or request.job.inbound.now_ms + self._elapsed_ms(request) < deadline:
                 continue
             self._drop(request)
-            self._stream(request, "", "cancelled")
+            self._send(request, "", "cancelled")
             error = Expired(
                 f"the deadline passed after {request.tokens} generated tokens; allow more time or ask for fewer tokens",
                 field="header deadline",
@@ -212,18 +237,29 @@ class Generating:
 
     def _end(self, request: _InFlight, error: PenstockError) -> None:
         spans.fail_chat(request.span, error.code)
+        if error.retriable:
+            self._unfinished.put(request.event.context.request_id, request.stream)
         request.job.finish(error)
 
     def _stream(self, request: _InFlight, text: str, finish_reason: FinishReason | None) -> None:
-        if not request.event.parameters.stream:
+        fresh = request.stream.more(text, last=finish_reason is not None)
+        if fresh is None:
+            self._send(request, "", "cancelled")
+        elif fresh or finish_reason is not None:
+            self._send(request, fresh, finish_reason)
+
+    def _send(self, request: _InFlight, text: str, finish_reason: FinishReason | None) -> None:
+        stream = request.stream
+        if not request.event.parameters.stream or stream.ended:
             return
         piece = TokensGenerated(
             request_id=request.event.context.request_id,
-            sequence=request.sequence,
+            sequence=stream.sequence,
             text=text,
             finish_reason=finish_reason,
         )
-        request.sequence += 1
+        stream.sequence += 1
+        stream.ended = finish_reason is not None
         try:
             self._sink.send(piece, request.job.inbound)
         except Exception as error:  # noqa: BLE001  # the result has the whole answer: a stream must not be its end

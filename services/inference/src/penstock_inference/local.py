@@ -100,6 +100,12 @@ class LocalBackend:
         self._engine.clear()
         self._running.clear()
 
+    def wake(self) -> None:
+        """Nothing: a step computes, and does not wait."""
+
+    def close(self) -> None:
+        """Nothing: memory is all there is."""
+
     def _piece(self, key: int) -> Piece:
         running = self._running[key]
         generation = running.generation

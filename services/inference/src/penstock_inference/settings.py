@@ -17,6 +17,10 @@ class Settings(UnorderedSettings):
         default=Path("deploy/models/penstock-lm"),
         description="Folder of the language model, in the layout of the onnxruntime-genai builder.",
     )
+    inference_targets: str = Field(
+        default="",
+        description="Servers that generate in place of the local model: a YAML or JSON file, or JSON; see backends.md.",
+    )
     inference_rows: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="Most requests that generate together."
     )

@@ -8,6 +8,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from penstock.contracts.events import Completion, GenerationParameters
+from penstock_inference.backend import Provenance
 
 OPERATION: Final = "chat"
 PROVIDER: Final = "penstock"
@@ -35,8 +36,12 @@ def open_chat(parent: Span, parameters: GenerationParameters) -> Span:
     )
 
 
-def close_chat(span: Span, completion: Completion) -> None:
-    """End the span of a generation that came to its end."""
+def close_chat(span: Span, completion: Completion, provenance: Provenance | None = None) -> None:
+    """End the span of a generation that came to its end; `provenance` where another made it."""
+    if provenance is not None:
+        span.set_attribute("gen_ai.provider.name", provenance.provider)
+        span.set_attribute("gen_ai.response.model", provenance.model)
+        span.set_attribute("server.address", provenance.address)
     span.set_attribute("gen_ai.usage.input_tokens", completion.usage.prompt_tokens)
     span.set_attribute("gen_ai.usage.output_tokens", completion.usage.completion_tokens)
     span.set_attribute("gen_ai.response.finish_reasons", [completion.finish_reason])

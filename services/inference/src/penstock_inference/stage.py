@@ -40,6 +40,7 @@ class InferenceStage:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`queue` is how many requests may wait here for a free row, so that none stays empty for long."""
+        self._backend = backend
         self._most = backend.rows + queue
         self._monotonic = monotonic
         self._generating = Generating(backend, sink, monotonic)
@@ -67,6 +68,7 @@ class InferenceStage:
         with self._changed:
             self._arrived.append((job, self._monotonic()))
             self._changed.notify()
+        self._backend.wake()
 
     def cancel(self, job: Job) -> None:
         """Give a record up; its row is free at the next step."""
@@ -76,13 +78,16 @@ class InferenceStage:
             if len(self._arrived) == waiting:
                 self._cancelled.append(job)
                 self._changed.notify()
+        self._backend.wake()
 
     def close(self) -> None:
         """Give up all that is left, after the step that runs."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._backend.wake()
         self._thread.join()
+        self._backend.close()
 
     def _run(self) -> None:
         try:

@@ -51,21 +51,20 @@ class Detokenizer:
         return whole[len(self._context_text) :]
 
 
-class TextStream:
-    """One answer's text: detokenized, cut at the first stop string, released in safe pieces."""
+class SafeText:
+    """One answer's text: cut at the first stop string, released in safe pieces."""
 
-    def __init__(self, decode: Decode, stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(decode)
+    def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
         self._held = ""
         self.stopped = False
         """Whether a stop string has been met; what follows it is dropped."""
 
-    def push(self, token: int) -> str:
-        """The text to release after this token; may be empty."""
+    def add(self, text: str) -> str:
+        """The text to release after this much more; may be empty."""
         if self.stopped:
             return ""
-        self._held += self._detokenizer.push(token)
+        self._held += text
         found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if found:
             released, self._held, self.stopped = self._held[: min(found)], "", True
@@ -89,3 +88,15 @@ class TextStream:
                     safe = min(safe, len(text) - length)
                     break
         return safe
+
+
+class TextStream(SafeText):
+    """The same of tokens."""
+
+    def __init__(self, decode: Decode, stop: Sequence[str]) -> None:
+        super().__init__(stop)
+        self._detokenizer = Detokenizer(decode)
+
+    def push(self, token: int) -> str:
+        """The text to release after this token; may be empty."""
+        return "" if self.stopped else self.add(self._detokenizer.push(token))

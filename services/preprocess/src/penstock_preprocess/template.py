@@ -96,7 +96,8 @@ class ChatTemplate:
                 shown.add(index)
                 text = text if match.group(1) else text.lstrip()
                 text = text if match.group(4) else text.rstrip()
-            _add(parts, PromptPart(kind="text", text=text, role=turn.role, message=index))
+            own = "name" if field == "name" else None
+            _add(parts, PromptPart(kind="text", text=text, role=turn.role, message=index, field=own))
         _add(parts, PromptPart(kind="template", text=rendered[position:]))
         for index, turn in enumerate(turns):
             if turn.text and index not in shown:

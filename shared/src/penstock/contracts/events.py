@@ -72,6 +72,8 @@ class PromptPart(Contract):
     text: str
     role: str | None = None
     message: int | None = None
+    field: Literal["name"] | None = None
+    """Of a `text` piece that is a field of its message other than its content."""
 
 
 class OutputFormat(Contract):

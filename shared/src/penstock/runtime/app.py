@@ -12,6 +12,7 @@ from functools import cached_property
 
 import structlog
 from confluent_kafka import KafkaException
+from prometheus_client import CollectorRegistry
 
 from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
@@ -46,7 +47,11 @@ BROKER_ANSWER_S = 10.0
 class Resources:
     """What a stage may ask for while it is built."""
 
-    def __init__(self, settings: ServiceSettings, names: Names, service: str) -> None:
+    def __init__(
+        self, settings: ServiceSettings, names: Names, service: str, registry: CollectorRegistry | None = None
+    ) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        """Where a stage registers metrics of its own."""
         self._settings = settings
         self._names = names
         self._service = service
@@ -120,7 +125,7 @@ def serve(
     server.start()
     _log.info("runtime.process.started", version=__version__, http_port=server.port, topics=list(consumes))
     names = Names(settings.topic_prefix)
-    resources = Resources(settings, names, name)
+    resources = Resources(settings, names, name, metrics.registry)
     try:
         access.check(settings)
         stage = build(resources)

@@ -1,0 +1,62 @@
+"""What the reader of a streamed answer has, so that an answer that begins again is not told again.
+
+An answer begins again where its server died, or where a step failed and each request is tried alone. What the
+reader has is held back from the second telling, and the numbers go on. A second telling that says something
+else cannot take back the first: the stream ends there as cancelled, and the result has the answer. So a stream
+is the whole of one answer or the beginning of one, never parts of two.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+
+class Streamed:
+    """One answer's stream."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        """Of the next piece."""
+        self.ended = False
+        self._told: list[str] = []
+        self._again: str | None = None
+        """The second telling so far, while it is shorter than the first."""
+
+    def begin_anew(self) -> None:
+        """The answer begins again."""
+        self._again = ""
+
+    def more(self, text: str, *, last: bool) -> str | None:
+        """Of the answer's next text, what the reader has not; None where the telling has come to differ."""
+        if self._again is not None:
+            told, self._again = "".join(self._told), self._again + text
+            if len(self._again) < len(told):
+                return "" if told.startswith(self._again) and not last else None
+            if not self._again.startswith(told):
+                return None
+            text, self._again = self._again[len(told) :], None
+        self._told.append(text)
+        return text
+
+
+class Unfinished:
+    """Streams of attempts that failed, for the next attempt at their requests; the oldest go first."""
+
+    def __init__(self, most: int = 1_024) -> None:
+        self._most = most
+        self._streams: OrderedDict[str, Streamed] = OrderedDict()
+
+    def put(self, request_id: str, stream: Streamed) -> None:
+        """Keep a stream that has begun."""
+        if stream.sequence:
+            self._streams[request_id] = stream
+        while len(self._streams) > self._most:
+            self._streams.popitem(last=False)
+
+    def take(self, request_id: str) -> Streamed:
+        """The stream of an earlier attempt, set to begin anew, else a new one."""
+        stream = self._streams.pop(request_id, None)
+        if stream is None:
+            return Streamed()
+        stream.begin_anew()
+        return stream

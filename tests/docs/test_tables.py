@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import yaml
+from prometheus_client import CollectorRegistry
+
 from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import RequestFinished, Status
 from penstock.contracts.topics import load_topics
 from penstock.runtime.metrics import BatchHistogram, StageMetrics
+from penstock_inference.remote.config import Config, Target
+from penstock_inference.remote.meters import Meters
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -106,6 +111,26 @@ def test_every_metric_is_listed_with_its_labels() -> None:
             there[f"{metric._name}{suffix}"] = set(metric._labelnames) - {"stage"}
     assert listed.pop("process_*") == set()
     assert listed == there
+
+
+def test_every_metric_of_a_target_is_listed_with_its_labels() -> None:
+    listed = {row[0].strip("`"): row[2] for row in rows("backends.md", "## Metrics")}
+    after = (DOCS / "backends.md").read_text().split("*Target labels*:")[1]
+    common = names(after.split(".")[0])
+    there = {}
+    for metric in vars(Meters(CollectorRegistry())).values():
+        suffix = "_total" if metric._type == "counter" else ""
+        there[f"{metric._name}{suffix}"] = set(metric._labelnames)
+    found = {name: names(cell) | (common if "*target labels*" in cell else set()) for name, cell in listed.items()}
+    assert found == there
+
+
+def test_the_example_of_targets_is_one() -> None:
+    text = (DOCS / "backends.md").read_text()
+    example = Config.model_validate(yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]))
+    assert {target.role for target in example.targets} == {"primary", "fallback", "canary", "shadow"}
+    listed = {name for row in rows("backends.md", "## The file") for name in names(row[0])}
+    assert listed == set(Target.model_fields)
 
 
 def test_log_events_exist() -> None:

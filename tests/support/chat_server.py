@@ -75,6 +75,7 @@ class ChatServer:
         self.replies: deque[Reply] = deque()
         self.choose: Callable[[Seen], Reply] = lambda _: Reply()
         self.release = threading.Event()
+        self._died = threading.Event()
         self._lock = threading.Lock()
         self._seen: list[Seen] = []
         self._server = ThreadingHTTPServer((LOOPBACK, 0), self._handler())
@@ -106,6 +107,17 @@ class ChatServer:
         self.release.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def die(self) -> None:
+        """Break off every answer that stands still, and take no more connections."""
+        self._died.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def died(self) -> bool:
+        """Whether it has."""
+        return self._died.is_set()
 
     def take(self, seen: Seen) -> Reply:
         """The reply to a request, which is remembered."""
@@ -213,6 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _hold(self, seen: Seen, *, comments: bool) -> None:
         seen.held.set()
         while not self.server_of_tests.release.wait(0.02):
+            if self.server_of_tests.died:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                raise _Gone
             if comments:
                 self._write(": still here\n\n")
             readable, _, _ = select.select([self.connection], [], [], 0)

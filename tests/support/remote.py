@@ -41,6 +41,25 @@ def request_of(
     return GenerationRequest(key, prompt, parameters, 7, request_id or f"r-{key}", tenant, 10)
 
 
+class MemoryBook:
+    """Implements `remote.budgets.Book` as long as it lives."""
+
+    def __init__(self) -> None:
+        self.amounts: dict[str, float] = {}
+
+    def own(self, key: str) -> float:
+        return self.amounts.get(key, 0.0)
+
+    def others(self, key: str) -> float:
+        return 0.0
+
+    def keep(self, key: str, amount: float) -> None:
+        self.amounts[key] = amount
+
+    def close(self) -> None:
+        pass
+
+
 class Bench:
     """A backend over real HTTP and what came of its requests."""
 
@@ -104,6 +123,7 @@ def bench(
 ) -> Iterator[Bench]:
     """A backend over these targets, closed at the end."""
     registry = CollectorRegistry()
+    book = book or MemoryBook()
     backend = RemoteBackend(config(*targets, **more), environment or {}, registry=registry, book=book)
     try:
         yield Bench(backend, registry)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
+from tests.support.remote import target
 
 from penstock.contracts.errors import ConfigurationError
 from penstock.runtime.app import Resources
@@ -37,6 +40,26 @@ def test_a_folder_without_a_model_is_refused_by_the_variables_name(
     settings = _settings(monkeypatch, MODEL_DIR=str(tmp_path))
     with pytest.raises(ConfigurationError, match="PENSTOCK_MODEL_DIR"):
         build(settings, Resources(settings, Names(""), "inference"))
+
+
+def test_builds_the_stage_over_servers_where_targets_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = json.dumps({"targets": [target("main", max_in_flight=3, api_key_env="MAIN_KEY")]})
+    monkeypatch.setenv("MAIN_KEY", "secret")
+    settings = _settings(monkeypatch, INFERENCE_TARGETS=targets, INFERENCE_QUEUE="1")
+    resources = Resources(settings, Names(""), "inference")
+    stage = build(settings, resources)
+    assert set(stage.versions) == {"inference", "targets"}
+    assert stage.room() == 4
+    assert b"penstock_target_in_flight" in generate_latest(resources.registry)
+    stage.close()
+    resources.close()
+
+
+def test_targets_that_cannot_work_are_refused_by_the_variables_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for targets in ('{"targets": []}', "nowhere.yaml", json.dumps({"targets": [target("a", api_key_env="NO_KEY")]})):
+        settings = _settings(monkeypatch, INFERENCE_TARGETS=targets)
+        with pytest.raises(ConfigurationError, match="PENSTOCK_INFERENCE_TARGETS"):
+            build(settings, Resources(settings, Names(""), "inference"))
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,10 @@ def _servers(settings: Settings, resources: Resources) -> Backend:
     from penstock_inference.remote.config import load  # noqa: PLC0415  # as above
 
     config = load(settings.inference_targets)
-    backend = RemoteBackend(config, os.environ, registry=resources.registry)
+    book = resources.tallies(topics.STATE_BUDGETS) if config.budgets.limited else None
+    backend = RemoteBackend(config, os.environ, registry=resources.registry, book=book)
     names = [target.name for target in config.targets]
-    _log.info("inference.targets.loaded", targets=names, rows=backend.rows, **backend.versions)
+    _log.info("inference.targets.loaded", names=names, rows=backend.rows, digest=config.digest)
     return backend
 
 

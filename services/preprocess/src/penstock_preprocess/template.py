@@ -96,8 +96,8 @@ class ChatTemplate:
                 shown.add(index)
                 text = text if match.group(1) else text.lstrip()
                 text = text if match.group(4) else text.rstrip()
-            own = "name" if field == "name" else None
-            _add(parts, PromptPart(kind="text", text=text, role=turn.role, message=index, field=own))
+            part = PromptPart(kind="text", text=text, role=turn.role, message=index)
+            _add(parts, part if field == "content" else part.model_copy(update={"field": field}))
         _add(parts, PromptPart(kind="template", text=rendered[position:]))
         for index, turn in enumerate(turns):
             if turn.text and index not in shown:

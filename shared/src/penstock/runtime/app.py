@@ -32,6 +32,7 @@ from penstock.runtime.pump import pumping
 from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings, lanes_of
 from penstock.runtime.stage import Stage, TokenSink, UnorderedStage
 from penstock.runtime.state import StateStore
+from penstock.runtime.tallies import Tallies
 from penstock.runtime.tokens import KafkaTokens
 from penstock.runtime.unordered import UnorderedWorker
 from penstock.runtime.worker import Worker
@@ -72,6 +73,12 @@ class Resources:
     @cached_property
     def _token_producer(self) -> KafkaTokens:
         return KafkaTokens(kafka.producer(self._settings, None), self._names)
+
+    def tallies(self, topic: str) -> Tallies:
+        """Amounts that all instances of the service add up in a state topic."""
+        kept = self.state(topic, transactional=False)
+        config = kafka.producer(self._settings, None)
+        return Tallies(config, topic, kept, names=self._names, instance=self._settings.instance)
 
     @property
     def tokens(self) -> TokenSink:

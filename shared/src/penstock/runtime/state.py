@@ -88,6 +88,11 @@ class StateStore:
             )
         self._pending[CURRENT.get()][key] = value
 
+    def entries(self) -> dict[str, str]:
+        """All keys and their newest committed values."""
+        with self._lock:
+            return {key: value for key, (_, value) in self._table.items()}
+
     def __len__(self) -> int:
         return len(self._table)
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests.support.remote import MemoryBook
 
 from penstock.contracts.errors import LimitExceeded
-from penstock_inference.remote.budgets import Account, MemoryBook, Spending
+from penstock_inference.remote.budgets import Spending
 from penstock_inference.remote.config import Budgets
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
@@ -60,7 +61,7 @@ def test_a_tenant_has_its_own_limit_or_everyones() -> None:
 def test_a_mirrored_call_is_charged_to_the_total_alone() -> None:
     book = MemoryBook()
     _spending({"total": {"day": 5}, "tenants": {"*": {"day": 1}}}, book).reserve(None, 4)
-    assert book.amounts == {Account("2026-11-30", "total"): 4}
+    assert book.amounts == {"2026-11-30/total": 4}
 
 
 def test_days_and_months_begin_anew_by_utc() -> None:
@@ -83,7 +84,7 @@ def test_a_call_over_midnight_is_settled_where_it_was_reserved() -> None:
     reservation = spending.reserve("a", 5)
     wall.now += DAY
     spending.settle(reservation, 2)
-    assert book.amounts == {Account("2026-11-30", "total"): 2}
+    assert book.amounts == {"2026-11-30/total": 2}
 
 
 def test_a_call_that_cost_more_than_reserved_is_counted_in_full() -> None:
@@ -100,9 +101,16 @@ def test_without_limits_nothing_is_kept() -> None:
     assert book.amounts == {}
 
 
+def test_limits_without_a_book_are_refused() -> None:
+    with pytest.raises(ValueError, match="book"):
+        Spending(Budgets.model_validate({"total": {"day": 1}}), None)
+    spending = Spending(Budgets(), None)
+    spending.settle(spending.reserve("a", 1e9), 1e9)
+
+
 def test_what_others_have_spent_counts() -> None:
     class Shared(MemoryBook):
-        def others(self, account: Account) -> float:
+        def others(self, key: str) -> float:
             return 7.0
 
     spending = _spending({"total": {"day": 10}}, Shared())

@@ -35,7 +35,7 @@ def test_a_message_without_one_topic_of_its_own_is_an_error() -> None:
 
     with pytest.raises(LookupError, match="0 topics"):
         topic_of(Stray)
-    with pytest.raises(LookupError, match="3 topics"):
+    with pytest.raises(LookupError, match="4 topics"):
         topic_of(topics.StateEntry)
 
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.remote.answers import Answers, input_tokens_of
-from penstock_inference.remote.budgets import Book, MemoryBook, Spending
+from penstock_inference.remote.budgets import Book, Spending
 from penstock_inference.remote.client import TargetClient, messages_of
 from penstock_inference.remote.config import Config
 from penstock_inference.remote.meters import Meters
@@ -46,7 +46,8 @@ class RemoteBackend:
         self.rows = sum(target.max_in_flight for target in config.of("primary"))
         self.versions: Mapping[str, str] = {"targets": config.digest}
         keys = {target.name: target.key(environment) for target in config.targets}
-        spending = Spending(config.budgets, book or MemoryBook(), clock)
+        self._book = book
+        spending = Spending(config.budgets, book, clock)
         self._came: deque[tuple[int, Piece | Exception]] = deque()
         self._change = threading.Condition()
         self._woken = False
@@ -112,6 +113,8 @@ class RemoteBackend:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_S)
         self._loop.close()
+        if self._book is not None:
+            self._book.close()
 
     def _in_loop(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

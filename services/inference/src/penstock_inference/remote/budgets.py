@@ -32,38 +32,23 @@ class Account(NamedTuple):
 
 
 class Book(Protocol):
-    """Where what this process has spent outlives it, and where it sees what others have spent."""
+    """Where what this process has spent outlives it, by the accounts' keys: `penstock.runtime.tallies` in a service."""
 
-    def own(self, account: Account) -> float:
+    def own(self, key: str) -> float:
         """What this process, and the one before it in its place, has kept."""
         ...
 
-    def others(self, account: Account) -> float:
+    def others(self, key: str) -> float:
         """What all other instances have kept."""
         ...
 
-    def keep(self, account: Account, amount: float) -> None:
+    def keep(self, key: str, amount: float) -> None:
         """Keep what this process has spent and reserved, in place of what it kept before; returns at once."""
         ...
 
-
-class MemoryBook:
-    """One process's, as long as it lives."""
-
-    def __init__(self) -> None:
-        self.amounts: dict[Account, float] = {}
-
-    def own(self, account: Account) -> float:
-        """See Book."""
-        return self.amounts.get(account, 0.0)
-
-    def others(self, account: Account) -> float:
-        """There are none."""
-        return 0.0
-
-    def keep(self, account: Account, amount: float) -> None:
-        """See Book."""
-        self.amounts[account] = amount
+    def close(self) -> None:
+        """Keep what is still under way."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +62,10 @@ class Reservation:
 class Spending:
     """The accounts that have a limit. Used by one thread; `clock` gives seconds since the epoch."""
 
-    def __init__(self, budgets: Budgets, book: Book, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, budgets: Budgets, book: Book | None, clock: Callable[[], float] = time.time) -> None:
+        """Without a `book` there must be no limit."""
+        if book is None and budgets.limited:
+            raise ValueError("budgets need a book to be kept in")
         self._budgets = budgets
         self._book = book
         self._clock = clock
@@ -87,9 +75,11 @@ class Spending:
 
         Raises LimitExceeded, and sets nothing aside, where an account has less left.
         """
+        if self._book is None:
+            return Reservation((), amount)
         limited = list(self._accounts(tenant))
         for account, limit in limited:
-            spent = self._book.own(account) + self._book.others(account)
+            spent = self._book.own(account.key) + self._book.others(account.key)
             if spent + amount > limit:
                 whose = "all requests together" if account.scope == TOTAL else "the tenant"
                 raise LimitExceeded(
@@ -108,8 +98,10 @@ class Spending:
         self._add(reservation, cost - reservation.amount)
 
     def _add(self, reservation: Reservation, amount: float) -> None:
+        if self._book is None:
+            return
         for account in reservation.accounts:
-            self._book.keep(account, max(0.0, self._book.own(account) + amount))
+            self._book.keep(account.key, max(0.0, self._book.own(account.key) + amount))
 
     def _accounts(self, tenant: str | None) -> Iterator[tuple[Account, float]]:
         now = datetime.fromtimestamp(self._clock(), UTC)

@@ -164,6 +164,11 @@ class Budgets(_Part):
     total: Limits = Limits()
     tenants: dict[Identifier | Literal["*"], Limits] = Field(default_factory=dict)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return any(one.day is not None or one.month is not None for one in (self.total, *self.tenants.values()))
+
     def of_tenant(self, tenant: str) -> Limits:
         """A tenant's own, else everyone's."""
         return self.tenants.get(tenant) or self.tenants.get(EVERYONE) or Limits()

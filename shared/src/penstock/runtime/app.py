@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import structlog
 from confluent_kafka import KafkaException
@@ -182,10 +182,13 @@ def _run(
     ids = {lane: names.transactional_id(stage.name, settings.instance, lane) for lane in healths}
     book = _ledger(settings, names, resources, ledger_topic) if unordered else None
     resources.control.changed = metrics.cancellations.labels(stage.name).set
+
+    def publisher(transactional_id: str) -> Publisher:
+        return Publisher(kafka.producer(settings, transactional_id if settings.exactly_once else None), names)
+
     try:
         publishers = {
-            lane: Publisher(kafka.producer(settings, ids[lane] if settings.exactly_once else None), names)
-            for lane in healths
+            lane: lanes.yielding(lane, settings.lane_bulk_nice, partial(publisher, ids[lane])) for lane in healths
         }
         if not _connect(settings, list(publishers.values()), resources, list(healths.values()), stopping):
             return EXIT_STOPPED, True
@@ -248,7 +251,9 @@ def _run(
     inputs = [name for topic in consumes for name in siblings(topic)]
     try:
         with pumping(stage.name, inputs, settings=settings, names=names, metrics=metrics, stopping=stopping):
-            ended = lanes.run({lane: worker(lane).run for lane in healths}, stopping)
+            nice = settings.lane_bulk_nice
+            runs = {lane: lanes.yielding(lane, nice, partial(worker, lane)).run for lane in healths}
+            ended = lanes.run(runs, stopping, nice)
     except (Fenced, Stuck, BackendTimeout, KafkaException) as error:
         return _failed(error, ", ".join(ids.values()), settings)
     status, clean = EXIT_STOPPED, True

@@ -106,6 +106,9 @@ class ServiceSettings(KafkaSettings):
     lane_slice_ms: Annotated[float, Field(gt=0, le=600_000)] = Field(
         default=5.0, description="About how long bulk work goes on before it looks for interactive work."
     )
+    lane_bulk_nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        default=10, description="By how much bulk threads are nicer to all others of the machine (Linux)."
+    )
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5, description="Attempts at a record, over restarts, before it is a dead letter."
     )

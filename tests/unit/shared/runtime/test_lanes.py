@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -34,6 +37,30 @@ def test_where_one_lane_fails_the_other_is_told_to_stop_and_the_error_is_kept() 
     assert ended["interactive"].clean
     assert isinstance(ended["bulk"].error, LookupError)
     assert not ended["bulk"].clean
+
+
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_bulk_threads_and_those_that_they_start_are_nicer() -> None:
+    seen: dict[Priority, int] = {}
+
+    def started() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(priority).result()
+
+    def of(lane: Priority) -> bool:
+        seen[lane] = started()
+        return True
+
+    mine = priority()
+    lanes.run({"interactive": lambda: of("interactive"), "bulk": lambda: of("bulk")}, threading.Event(), 3)
+    assert seen == {"interactive": mine, "bulk": min(19, mine + 3)}
+    assert lanes.yielding("bulk", 3, started) == min(19, mine + 3)
+    assert lanes.yielding("interactive", 3, started) == mine
+    assert priority() == mine
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_a_plan_is_the_same_for_the_same_seed_and_spares_each_service_for_half_o
     assert restarted == tuple(set(half) for half in RESTARTED)
     assert restarted[0] | restarted[1] == set(SERVICES)
     assert {fault.service for fault in faults if fault.what == "pause"} == set(SERVICES)
-    assert [fault.what for fault in faults if fault.service == "broker"] == ["broker-stop", "broker-kill"]
+    assert [fault.what for fault in faults if fault.service == "broker"] == ["broker-kill", "broker-kill"]
 
 
 def lines(cut: bool = False, **end: Any) -> str:

@@ -15,7 +15,7 @@ from tests.support.stack import SERVICES, Stack
 
 from penstock.local.kafka import LocalKafka
 
-What = Literal["kill", "terminate", "pause", "broker-stop", "broker-kill"]
+What = Literal["kill", "terminate", "pause", "broker-kill"]
 
 RESTARTED = (("preprocess", "safety", "postprocess"), ("anonymize", "inference"))
 """In each half, the services that are killed and terminated."""
@@ -26,8 +26,8 @@ LONG_PAUSE_S = (8.0, 15.0)
 """For services that may end by it: the broker aborts their transactions after ten seconds."""
 LONG_PAUSES = 0.2
 GRACE_S = 20.0
-BROKER_AT: dict[What, float] = {"broker-stop": 0.1, "broker-kill": 0.52}
-"""Where in the run the broker goes down: early in each half, since a service may end by it."""
+BROKER_AT = (0.1, 0.52)
+"""Where in the run the broker is killed: early in each half, since a service may end by it."""
 CALM_S = 10.0
 """The last seconds of a run, of a short one its last quarter, have no faults."""
 
@@ -68,7 +68,7 @@ def plan(seconds: float, seed: int, *, every_s: float, broker: bool) -> list[Fau
         faults.append(Fault(round(at, 1), what, service, round(chosen.uniform(*span), 2)))
         at += chosen.uniform(0.5, 1.5) * every_s
     if broker:
-        faults += [Fault(share * seconds, what, "broker", 1.0) for what, share in BROKER_AT.items()]
+        faults += [Fault(share * seconds, "broker-kill", "broker", 1.0) for share in BROKER_AT]
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
@@ -99,10 +99,7 @@ class Culprit:
             self._stack.launch(fault.service)
             return enough
         assert self._broker is not None, "a plan with the broker in it needs one that can be restarted"
-        if fault.what == "broker-stop":
-            self._broker.stop(grace_s=30)
-        else:
-            self._broker.kill()
+        self._broker.kill()
         time.sleep(fault.seconds)
         self._broker.start()
         return True

@@ -23,6 +23,13 @@ LIMIT_S = 60.0
 CALL_TIMEOUT_S = 10.0
 PAUSE_S = 0.2
 
+HANGING: Final = (
+    "if it goes on after a restart, a transaction hangs on the group's offsets: docs/operations.md, "
+    "A transaction that hangs"
+)
+
+_UNDECIDED: Final = frozenset({KafkaError._TIMED_OUT, KafkaError.UNSTABLE_OFFSET_COMMIT})
+"""What the client says while the broker waits for the end of a transaction."""
 _RETRIABLE: Final = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,
@@ -82,7 +89,11 @@ def committed(
         try:
             return ask(consumer, partitions)
         except KafkaException as error:
-            if not is_retriable(error.args[0]) or monotonic() > until:
+            if not is_retriable(error.args[0]):
+                raise
+            if monotonic() > until:
+                if error.args[0].code() in _UNDECIDED:
+                    _log.error("runtime.offsets.undecided", waited_s=LIMIT_S, to_do=HANGING)
                 raise
         pause(PAUSE_S)
 

@@ -123,6 +123,17 @@ def test_there_is_a_limit_to_the_wait(answer: Any) -> None:
     assert consumer.asked > 10
 
 
+@pytest.mark.parametrize(("answer", "told"), [(GONE, 0), ([Answered(0), Answered(1, error=UNSTABLE)], 1)])
+def test_a_transaction_that_stays_undecided_is_told_with_the_way_out(
+    answer: Any, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(offsets, "_log", log)
+    with pytest.raises(KafkaException):
+        committed(Scripted(answer))
+    assert [call.kwargs["to_do"] for call in log.calls] == [offsets.HANGING] * told
+
+
 def test_metadata_says_what_is_finished_beyond_its_offset() -> None:
     assert offsets.ahead(TopicPartition("a", 0, 7, encode(7, {9, 12}))) == {9, 12}
     assert offsets.ahead(TopicPartition("a", 0, 7)) == frozenset()

@@ -41,8 +41,9 @@ def _blocks(run: Outcome) -> list[str]:
             f"(SIGKILL), terminated (SIGTERM) and started again, or halted (SIGSTOP) for {PAUSED_S[0]:g} to "
             f"{PAUSED_S[1]:g} seconds, now and then {LONG_PAUSE_S[0]:g} to {LONG_PAUSE_S[1]:g}, past the end of its "
             "transactions. The broker is killed twice; it is not told to stop, since Kafka may leave a transaction "
-            "hanging by it, for which [operations](../operations.md#a-transaction-that-hangs) has the way out. In each half of "
-            "the run some services are only halted, so that every service has a process that lives for half of it. "
+            "hanging by it, for which [operations](../operations.md#a-transaction-that-hangs) has the way out. In "
+            "each half of the run some services are only halted, so that every service has a process that lives for "
+            "half of it. "
             f"`PENSTOCK_STATE_MAX_ENTRIES` is {facts['state_max_entries']:,}, a bound that the warm-up reaches."
         ),
         _wrapped(

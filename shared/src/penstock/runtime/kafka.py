@@ -63,6 +63,8 @@ def common(settings: ServiceSettings) -> dict[str, Any]:
         "log.connection.close": False,
         # `rebootstrap`, the default, drops the broker a transaction's call is waiting on: that call never returns
         "metadata.recovery.strategy": "none",
+        # as Java's clients have it (KIP-144); librdkafka waits up to ten seconds, as long as a transaction may last
+        "reconnect.backoff.max.ms": 1_000,
         **settings.security_options(),
         **settings.kafka_options,
     }

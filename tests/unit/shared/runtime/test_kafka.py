@@ -48,6 +48,11 @@ def test_no_client_reports_metrics_to_the_broker_and_all_take_the_users_options(
         assert config["bootstrap.servers"] == "b:1"
 
 
+def test_clients_connect_again_well_within_a_transactions_time_out() -> None:
+    for config in (kafka.consumer(SETTINGS, "g"), kafka.reader(SETTINGS, "g"), kafka.producer(SETTINGS, "t")):
+        assert config["reconnect.backoff.max.ms"] <= SETTINGS.transaction_timeout_ms / 4
+
+
 def test_both_group_protocols() -> None:
     assert kafka.consumer(SETTINGS, "g")["group.protocol"] == "consumer"
     classic = kafka.consumer(SETTINGS.model_copy(update={"kafka_group_protocol": "classic"}), "g")

@@ -10,23 +10,20 @@ acknowledgements, or where the control lost nothing.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import signal
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tests.faults.chain import Chain
-from tests.faults.load import STUCK_S, Load, Sums, Watch, count, show, wait_for_all
+from tests.faults.load import STUCK_S, Load, Sums, Watch, count, wait_for_all
+from tests.faults.suite import Say, Suite, end
 from tests.support.cluster import BROKERS, Cluster
-from tests.support.stack import saying, wait_until
+from tests.support.stack import wait_until
 
 from penstock.contracts import topics
 
@@ -34,8 +31,6 @@ MOVED = 25
 """So many new results after a kill show that work has gone on without the broker."""
 FIRST, LOST = 20, 200
 """The control's records: the first answer a fetch that already waits at the leader, the others are lost."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -215,19 +210,18 @@ def summary(report: Report, careless: Sums) -> dict[str, object]:
 
 def main() -> int:
     """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.brokers", description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--held-back", type=int, default=1_000, help="of these, sent while two brokers are down")
-    parser.add_argument("--rate", type=float, default=60.0, help="requests per second")
-    parser.add_argument("--kills", type=int, default=6, help="fewest kills one after another")
-    parser.add_argument("--two-down", type=float, default=25.0, help="seconds")
-    options = parser.parse_args()
-    say = saying(Console(stderr=True))
-    with tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder, Cluster() as cluster:
-        say(f"logs in {folder} and {cluster.folder}")
+    suite = Suite("brokers", __doc__)
+    suite.option("requests", 20_000)
+    suite.option("held-back", 1_000, "of these, sent while two brokers are down")
+    suite.option("rate", 60.0, "requests per second")
+    suite.option("kills", 6, "fewest kills one after another")
+    suite.option("two-down", 25.0, "seconds")
+    with suite.running() as running, Cluster() as cluster:
+        options, say = running.options, running.say
+        say(f"brokers' logs in {cluster.folder}")
         report = run(
             cluster,
-            Path(folder, "main"),
+            running.folder / "main",
             requests=options.requests,
             held_back=options.held_back,
             rate=options.rate,
@@ -236,9 +230,8 @@ def main() -> int:
             say=say,
         )
         say("control: acks=1")
-        careless = control(cluster, Path(folder, "control"), say=say)
-    show(summary(report, careless))
-    return 0 if report.held and careless.lost > 0 else 1
+        careless = control(cluster, running.folder / "control", say=say)
+    return end(summary(report, careless), held=report.held and careless.lost > 0)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,21 @@ doubled, or where the control doubled nothing.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tests.faults.chain import Chain
-from tests.faults.load import STUCK_S, Load, Sums, Watch, count, show, wait_for_all
+from tests.faults.load import STUCK_S, Load, Sums, Watch, count, wait_for_all
+from tests.faults.suite import Say, Suite, end
 from tests.support.proxy import Proxy, Weather
-from tests.support.stack import saying, wait_until
+from tests.support.stack import wait_until
 
 from penstock.local.kafka import LocalKafka
 from penstock.local.ports import LOOPBACK, free_port
@@ -37,10 +35,8 @@ PHASES = ("latency", "cut", "half-open", "swallow", "refuse")
 PHASE_S = (2.0, 6.0)
 """Shortest and longest time of one kind of trouble."""
 CALM, CALM_S = 40, 60.0
-"""The next one comes once so many new results have come, or after so long; the resets go on meanwhile."""
+"""The next one comes once so many new results have come, or after so long; the resets and the load go on meanwhile."""
 CONTROL_ROUNDS = 12
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -76,11 +72,20 @@ def behind_a_proxy(folder: Path) -> Iterator[tuple[str, Proxy]]:
 
 
 def run(
-    direct: str, proxy: Proxy, folder: Path, *, seconds: float, rate: float, seed: int, say: Say = lambda _: None
+    direct: str,
+    proxy: Proxy,
+    folder: Path,
+    *,
+    seconds: float,
+    rate: float,
+    seed: int,
+    phase_s: tuple[float, float] = PHASE_S,
+    calm: int = CALM,
+    say: Say = lambda _: None,
 ) -> Report:
-    """Send requests at `rate` for `seconds` of bad weather, then let everything arrive, and count.
+    """Send requests at `rate` through `seconds` of bad weather, then let everything arrive, and count.
 
-    Every kind of trouble comes at least once, also where that takes longer.
+    Every kind of trouble comes at least once, also where that takes longer, and none after the load has ended.
     """
     began = time.monotonic()
     chosen = random.Random(seed)
@@ -89,7 +94,7 @@ def run(
     with (
         Chain(proxy.address, prefix, folder, direct=direct) as chain,
         Watch(direct, prefix) as watch,
-        Load(proxy.address, prefix, rate=rate, total=int(rate * seconds)) as load,
+        Load(proxy.address, prefix, rate=rate, total=10**9) as load,
     ):
         wait_until(lambda: watch.count() > 0, "a first result", 120)
         bad = time.monotonic()
@@ -98,16 +103,15 @@ def run(
         while time.monotonic() - bad < seconds or seen != set(PHASES):
             order = order or chosen.sample(PHASES, len(PHASES))
             phase = order.pop()
-            _trouble(proxy, phase, chosen.uniform(*PHASE_S))
+            _trouble(proxy, phase, chosen.uniform(*phase_s))
             seen.add(phase)
             proxy.weather = Weather(reset_share=RESETS)
-            _calm(watch)
+            _calm(watch, calm)
             say(f"{phase}: {watch.count()} of {load.sent} results, faults {sum(proxy.faults.values())}, "
                 f"services started again: {chain.restarts}")  # fmt: skip
         proxy.weather = Weather()
-        wait_until(lambda: load.done, "all requests sent", STUCK_S)
-        wait_for_all(load, watch, chain.tails)
         load.finish()
+        wait_for_all(load, watch, chain.tails)
         return Report(
             sums=count(direct, prefix, load.acknowledged),
             faults=dict(proxy.faults),
@@ -117,10 +121,10 @@ def run(
         )
 
 
-def _calm(watch: Watch) -> None:
+def _calm(watch: Watch, results: int) -> None:
     until = time.monotonic() + CALM_S
     before = watch.count()
-    while watch.count() < before + CALM and time.monotonic() < until:
+    while watch.count() < before + results and time.monotonic() < until:
         time.sleep(0.2)
 
 
@@ -192,28 +196,23 @@ def summary(report: Report, careless: Sums) -> dict[str, object]:
 
 def main() -> int:
     """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.network", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    say = saying(Console(stderr=True))
-    with (
-        tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder,
-        behind_a_proxy(Path(folder, "broker")) as (direct, proxy),
-    ):
+    suite = Suite("network", __doc__)
+    suite.option("minutes", 10.0)
+    suite.option("rate", 20.0, "requests per second")
+    suite.option("seed", 1)
+    with suite.running() as running, behind_a_proxy(running.folder / "broker") as (direct, proxy):
+        options = running.options
         report = run(
             direct,
             proxy,
-            Path(folder, "main"),
+            running.folder / "main",
             seconds=options.minutes * 60,
             rate=options.rate,
             seed=options.seed,
-            say=say,
+            say=running.say,
         )
-        careless = control(direct, proxy, Path(folder, "control"), say=say)
-    show(summary(report, careless))
-    return 0 if report.sums.conserved and careless.duplicates > 0 else 1
+        careless = control(direct, proxy, running.folder / "control", say=running.say)
+    return end(summary(report, careless), held=report.sums.conserved and careless.duplicates > 0)
 
 
 if __name__ == "__main__":

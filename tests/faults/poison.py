@@ -10,31 +10,27 @@ Prints a table; the last line is JSON. Exit status 1 where the goal is missed, o
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from confluent_kafka import Message
-from rich.console import Console
 from tests.faults.badinput import Bad, bad_inputs
-from tests.faults.load import show
+from tests.faults.suite import Say, Suite, end
 from tests.support.kafka import Follower, Publishing, Sender, Slot, committed_offsets, place_of, results
-from tests.support.stack import StackError, saying
+from tests.support.stack import StackError
 
 from penstock.contracts import topics as names
 from penstock.contracts.headers import DEAD_LETTER
 from penstock.contracts.results import DeadLetter, RequestFinished
-from penstock.local import broker_for_tests
 from penstock.local.process import ProcessIdentity, log_tail, start_detached, stop
 from penstock.local.root import project_root
 from penstock.runtime import topics
@@ -46,8 +42,6 @@ QUIET_S = 3.0
 DUPLICATES = 0.02
 """Share of the good requests whose id comes a second time, as one more bad input."""
 LEAST_RATIO = 0.5
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -301,39 +295,40 @@ def compare(bootstrap: str, folder: Path, *, good: int, bad: int, seed: int, say
     return Outcome(*reports)
 
 
+def summary(outcome: Outcome, control: Report) -> dict[str, object]:
+    """The last line."""
+    report = outcome.mixed
+    return {
+        "bad": report.bad,
+        "bad_typed": report.bad_typed,
+        "good": report.good,
+        "good_ok": report.good_ok,
+        "throughput_ratio": round(outcome.throughput_ratio, 2),
+        "good_per_s": round(report.rate),
+        "good_per_s_alone": [round(outcome.before.rate), round(outcome.after.rate)],
+        "restless": report.restless,
+        "codes": dict(report.codes.most_common()),
+        "control_bad": control.bad,
+        "control_bad_typed": control.bad_typed,
+    }
+
+
 def main() -> int:
-    """Parse the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.poison", description=__doc__.splitlines()[0])
-    parser.add_argument("--good", type=int, default=10_000)
-    parser.add_argument("--bad", type=int, default=10_000)
-    parser.add_argument("--control", type=int, default=200, help="good and as many bad ones for the control")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    say = saying(Console(stderr=True))
-    with broker_for_tests() as broker, tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder:
-        bootstrap, where = broker.bootstrap_servers, Path(folder)
-        outcome = compare(bootstrap, where, good=options.good, bad=options.bad, seed=options.seed, say=say)
+    """Parse the command line, run, print; 1 where the goal is missed or nothing is proven."""
+    suite = Suite("poison", __doc__)
+    suite.option("good", 10_000)
+    suite.option("bad", 10_000)
+    suite.option("control", 200, "good and as many bad ones for the control")
+    suite.option("seed", 1)
+    with suite.running() as running, running.broker() as bootstrap:
+        options, say = running.options, running.say
+        outcome = compare(bootstrap, running.folder, good=options.good, bad=options.bad, seed=options.seed, say=say)
         say("control: preprocess swallows what it refuses")
         both = mixed(good_requests(options.control, options.seed), options.control, options.seed)
-        control = run(bootstrap, where / "control", both, swallow=True)
-    report = outcome.mixed
-    show(
-        {
-            "bad": report.bad,
-            "bad_typed": report.bad_typed,
-            "good": report.good,
-            "good_ok": report.good_ok,
-            "throughput_ratio": round(outcome.throughput_ratio, 2),
-            "good_per_s": round(report.rate),
-            "good_per_s_alone": [round(outcome.before.rate), round(outcome.after.rate)],
-            "restless": report.restless,
-            "codes": dict(report.codes.most_common()),
-            "control_bad": control.bad,
-            "control_bad_typed": control.bad_typed,
-        }
-    )
-    unharmed = all(one.clean for one in (outcome.before, report, outcome.after))
-    return 0 if unharmed and outcome.throughput_ratio >= LEAST_RATIO and not control.bad_typed else 1
+        control = run(bootstrap, running.folder / "control", both, swallow=True)
+    unharmed = all(one.clean for one in (outcome.before, outcome.mixed, outcome.after))
+    held = unharmed and outcome.throughput_ratio >= LEAST_RATIO and not control.bad_typed
+    return end(summary(outcome, control), held=held)
 
 
 if __name__ == "__main__":

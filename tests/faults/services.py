@@ -9,29 +9,25 @@ request was lost or ended twice, or where either proof is missing.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import sys
-import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from tests.faults.killing import Kill, Killer
 from tests.faults.mix import ENDS, Mixed, mixed
+from tests.faults.suite import Say, Suite, end
 from tests.support.kafka import Follower, Publishing, Slot, aborted_records, place_of, results
-from tests.support.stack import SERVICES, Stack, StackError, saying
+from tests.support.stack import SERVICES, Stack, StackError
 
 from penstock.contracts import topics
-from penstock.local import broker_for_tests
 
 STUCK_S = 180.0
 """No new result for this long, with all services up, is a loss."""
@@ -41,8 +37,6 @@ FURTHER = 12
 """Most kills beyond those asked for, until one did harm."""
 LAST_SIZE, LAST_S = 60, 6.0
 """A wave for a further kill: it goes on while the moment is waited for, whatever the load."""
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -214,35 +208,32 @@ def summary(report: Report, control: Report) -> dict[str, object]:
     }
 
 
-def show(console: Console, report: Report) -> None:
+def tables(report: Report) -> tuple[Table, Table]:
     """Kills by service, aborted records by topic."""
-    table = Table("service", "kills", "at work", "in an open transaction")
+    kills = Table("service", "kills", "at work", "in an open transaction")
     for service in SERVICES:
         mine = [kill for kill in report.kills if kill.service == service]
         hits = sum(kill.halfway for kill in mine)
-        table.add_row(service, str(len(mine)), str(sum(kill.at_work for kill in mine)), str(hits))
-    console.print(table)
-    table = Table("topic", "aborted records")
+        kills.add_row(service, str(len(mine)), str(sum(kill.at_work for kill in mine)), str(hits))
+    aborted = Table("topic", "aborted records")
     for topic, count in report.aborted.items():
-        table.add_row(topic, str(count))
-    console.print(table)
+        aborted.add_row(topic, str(count))
+    return kills, aborted
 
 
 def main() -> int:
     """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.services", description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=5_000)
-    parser.add_argument("--kills", type=int, default=25)
-    parser.add_argument("--control-requests", type=int, default=800)
-    parser.add_argument("--control-kills", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    say = saying(Console(stderr=True))
-    with broker_for_tests() as broker, tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder:
-        say(f"broker from {broker.origin}; logs in {folder}")
+    suite = Suite("services", __doc__)
+    suite.option("requests", 5_000)
+    suite.option("kills", 25)
+    suite.option("control-requests", 800)
+    suite.option("control-kills", 8)
+    suite.option("seed", 1)
+    with suite.running() as running, running.broker() as bootstrap:
+        options, say = running.options, running.say
         report = run(
-            broker.bootstrap_servers,
-            Path(folder, "main"),
+            bootstrap,
+            running.folder / "main",
             requests=options.requests,
             kills=options.kills,
             further=FURTHER,
@@ -251,8 +242,8 @@ def main() -> int:
         )
         say("control: the same without transactions")
         control = run(
-            broker.bootstrap_servers,
-            Path(folder, "control"),
+            bootstrap,
+            running.folder / "control",
             requests=options.control_requests,
             kills=options.control_kills,
             further=FURTHER,
@@ -261,10 +252,8 @@ def main() -> int:
             victims=("anonymize", "safety", "inference", "postprocess"),
             say=say,
         )
-    show(Console(), report)
-    print(json.dumps(summary(report, control)))
     shown = proven(report, exactly_once=True) and proven(control, exactly_once=False)
-    return 0 if report.conserved and shown else 1
+    return end(summary(report, control), *tables(report), held=report.conserved and shown)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pro
 
 
 def test_nothing_is_lost_or_doubled_on_a_bad_network(proxied: tuple[str, Proxy], tmp_path: Path) -> None:
-    report = run(*proxied, tmp_path, seconds=20, rate=20, seed=1)
-    assert report.sums.acknowledged == 400
+    report = run(*proxied, tmp_path, seconds=10, rate=20, seed=1, phase_s=(1.5, 3.0), calm=20)
+    assert report.sums.acknowledged > 100
     assert report.sums.conserved, report
     assert {"spells of latency", "connections cut", "spells half-open", "answers swallowed"} <= report.faults.keys()
 

@@ -9,27 +9,22 @@ where an answer is lost, doubled or paid for twice outside the documented window
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from tests.faults.suite import Say, Suite, end
 from tests.support import slow
 from tests.support.kafka import Follower, read_all
 from tests.support.toy import ids_of
 from tests.support.unordered import publish_screened
 
 from penstock.contracts.topics import COMPLETIONS, SCREENED
-from penstock.local import broker_for_tests
 from penstock.local.process import ProcessIdentity, kill, log_tail, start_detached, stop
 from penstock.local.root import project_root
 from penstock.runtime import topics
@@ -39,8 +34,6 @@ CAPACITY = 300
 WINDOW_S = 1.0
 """An answer made so shortly before the process is killed may not have reached the ledger (docs/operations.md)."""
 STUCK_S = 120.0
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -218,25 +211,18 @@ def summary(report: Report, control: Report) -> dict[str, object]:
 
 
 def main() -> int:
-    """Parse the command line, run, print."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.unordered", description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--control-requests", type=int, default=3_000)
-    parser.add_argument("--control-kills", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    console = Console(stderr=True)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:6.0f} s[/dim] {text}", highlight=False)
-
-    with broker_for_tests() as broker, tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder:
-        bootstrap, delays = broker.bootstrap_servers, (0.01, 3.0)
+    """Parse the command line, run, print; 1 where something is lost, doubled, paid for twice or unproven."""
+    suite = Suite("unordered", __doc__)
+    suite.option("requests", 20_000)
+    suite.option("kills", 20)
+    suite.option("control-requests", 3_000)
+    suite.option("control-kills", 3)
+    suite.option("seed", 1)
+    with suite.running() as running, running.broker() as bootstrap:
+        options, say, delays = running.options, running.say, (0.01, 3.0)
         report = run(
             bootstrap,
-            Path(folder, "main"),
+            running.folder / "main",
             requests=options.requests,
             kills=options.kills,
             delays=delays,
@@ -246,7 +232,7 @@ def main() -> int:
         say("control: the same without the bitmap")
         control = run(
             bootstrap,
-            Path(folder, "control"),
+            running.folder / "control",
             requests=options.control_requests,
             kills=options.control_kills,
             delays=delays,
@@ -257,9 +243,7 @@ def main() -> int:
     table = Table("", "with the bitmap", "without")
     for name in ("requests", "kills", "lost", "duplicates", "repeated_calls", "repeated_completions", "in_window"):
         table.add_row(name.replace("_", " "), str(getattr(report, name)), str(getattr(control, name)))
-    Console().print(table)
-    print(json.dumps(summary(report, control)))
-    return 0 if report.clean and control.duplicates else 1
+    return end(summary(report, control), table, held=report.clean and control.duplicates > 0)
 
 
 if __name__ == "__main__":

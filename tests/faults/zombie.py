@@ -9,24 +9,20 @@ the last line is JSON. Exit status 1 where one was seen, a request was lost, or 
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tests.faults.chain import Chain, Slot
 from tests.faults.killing import SETTLE_S
-from tests.faults.load import STUCK_S, Load, Sums, Watch, count, show, wait_for_all
+from tests.faults.load import STUCK_S, Load, Sums, Watch, count, wait_for_all
+from tests.faults.suite import Say, Suite, end
 from tests.support.kafka import Ends
-from tests.support.stack import StackError, saying, wait_until
+from tests.support.stack import StackError, wait_until
 
 from penstock.contracts import topics
-from penstock.local import broker_for_tests
 
 SLOTS = (Slot("first", "0"), Slot("first", "1"))
 BATCH_MS = 100
@@ -38,8 +34,6 @@ AWAKE = ("runtime.partitions.lost", "runtime.partitions.revoked", "runtime.trans
 """What a process logs once it has noticed that it was taken for dead."""
 REFUSED = ("runtime.transaction.aborted", "runtime.process.fenced", "runtime.process.failed")
 """What it logs where it tried to write all the same."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -96,9 +90,8 @@ def run(bootstrap: str, folder: Path, *, rounds: int, exactly_once: bool = True,
             say(f"zombie {number + 1} of {rounds}, halted in a {where}: {watch.count()} requests done")
             if not exactly_once and count(bootstrap, prefix, load.acknowledged, topics.ANONYMIZED).duplicates:
                 break
-        load.pause()
-        wait_for_all(load, watch, chain.tails)
         load.finish()
+        wait_for_all(load, watch, chain.tails)
         return Report(
             sums=count(bootstrap, prefix, load.acknowledged, topics.ANONYMIZED),
             in_batch=halted["batch"],
@@ -161,19 +154,14 @@ def summary(report: Report, careless: Report) -> dict[str, object]:
 
 def main() -> int:
     """Parse the command line, run, print; 1 where a zombie was seen or nothing is proven."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.zombie", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    options = parser.parse_args()
-    say = saying(Console(stderr=True))
-    with broker_for_tests() as broker, tempfile.TemporaryDirectory(prefix="penstock-faults-") as folder:
-        say(f"broker from {broker.origin}; logs in {folder}")
-        report = run(broker.bootstrap_servers, Path(folder, "main"), rounds=options.rounds, say=say)
+    suite = Suite("zombie", __doc__)
+    suite.option("rounds", 10)
+    with suite.running() as running, running.broker() as bootstrap:
+        rounds, say = running.options.rounds, running.say
+        report = run(bootstrap, running.folder / "main", rounds=rounds, say=say)
         say("control: the same without transactions")
-        careless = run(
-            broker.bootstrap_servers, Path(folder, "control"), rounds=options.rounds, exactly_once=False, say=say
-        )
-    show(summary(report, careless))
-    return 0 if report.sums.conserved and careless.visible > 0 else 1
+        careless = run(bootstrap, running.folder / "control", rounds=rounds, exactly_once=False, say=say)
+    return end(summary(report, careless), held=report.sums.conserved and careless.visible > 0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .penstock/uv/bin/uv)
 
 export ORT_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
+# services and commands start in half the time where bytecode is kept
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help: ## List the targets

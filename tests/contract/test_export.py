@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,18 @@ from penstock.contracts.errors import UnsupportedSchema
 from penstock.contracts.events import TokensGenerated
 
 
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("released")
+    assert export.main(["write", str(folder)]) == 0
+    assert export.main(["release", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    assert export.main(["write", str(tmp_path)]) == 0
-    assert export.main(["release", str(tmp_path)]) == 0
-    return tmp_path
+def folder(released: Path, tmp_path: Path) -> Path:
+    """What was written and released, to be changed by one test."""
+    return Path(shutil.copytree(released, tmp_path / "contracts"))
 
 
 def edit(path: Path, *, drop: str) -> None:

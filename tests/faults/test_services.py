@@ -11,16 +11,16 @@ from tests.support.stack import SERVICES
 pytestmark = [pytest.mark.broker, pytest.mark.faults, pytest.mark.timeout(900)]
 
 
-def test_each_request_ends_exactly_once_while_every_service_is_killed(bootstrap: str, tmp_path: Path) -> None:
-    report = run(bootstrap, tmp_path, requests=180, kills=5, further=FURTHER, seed=3, patience_s=10)
+def test_each_request_ends_exactly_once_while_every_service_is_killed(impatient: str, tmp_path: Path) -> None:
+    report = run(impatient, tmp_path, requests=180, kills=5, further=FURTHER, seed=3, patience_s=10)
     assert {kill.service for kill in report.kills} == set(SERVICES)
     assert report.conserved, report
     assert proven(report, exactly_once=True), "no kill hit an open transaction"
 
 
-def test_without_transactions_the_same_count_finds_duplicates(bootstrap: str, tmp_path: Path) -> None:
+def test_without_transactions_the_same_count_finds_duplicates(impatient: str, tmp_path: Path) -> None:
     report = run(
-        bootstrap,
+        impatient,
         tmp_path,
         requests=120,
         kills=2,

@@ -75,6 +75,13 @@ class Cluster:
             for done in [pool.submit(self._brokers[node].start) for node in nodes]:
                 done.result()
 
+    def mend(self) -> None:
+        """Start what was killed and not started again; nothing happens to a cluster that is whole."""
+        dead = [node for node, broker in self._brokers.items() if not broker.running()]
+        if dead:
+            self.restart(dead)
+            self.wait_whole()
+
     def pid(self, node: int) -> int:
         """The process of a broker."""
         return self._brokers[node].pid
@@ -100,10 +107,10 @@ class Cluster:
         wait_until(whole, "three brokers with every partition in sync", seconds)
 
     def stop(self) -> None:
-        """End all three."""
-        with ThreadPoolExecutor(BROKERS) as pool:
-            for done in [pool.submit(broker.stop) for broker in self._brokers.values()]:
-                done.result()
+        """End all three; their data goes with them, so nothing is worth an orderly end."""
+        self.kill(*self._brokers)
+        for broker in self._brokers.values():
+            broker.stop()
         if self._own:
             shutil.rmtree(self.folder)
 
@@ -128,4 +135,7 @@ def _properties(node: int, port: int, controller_port: int, voters: str) -> dict
         "min.insync.replicas": str(MIN_INSYNC),
         **{f"{name}.replication.factor": str(BROKERS) for name in replicated},
         **{f"{name}.min.isr": str(MIN_INSYNC) for name in in_sync},
+        # one that is killed is missed soon
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
     }

@@ -19,6 +19,8 @@ from penstock.local.errors import StartError, StopError
 
 _PROC = Path("/proc")
 _TAIL_BYTES = 8192
+KILLED_WITHIN_S = 30.0
+"""A large process on a machine that swaps takes a while to go."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def start_detached(
 def stop(identity: ProcessIdentity, *, grace_s: float = 10.0) -> bool:
     """End a process: SIGTERM, then SIGKILL after `grace_s`; True when SIGTERM was enough.
 
-    A process that has ended already is left alone. Raises StopError when SIGKILL did not end it in 5 s.
+    A process that has ended already is left alone. Raises StopError as `kill` does.
     """
     if not send(identity, signal.SIGTERM) or _wait_gone(identity, grace_s):
         return True
@@ -92,9 +94,9 @@ def stop(identity: ProcessIdentity, *, grace_s: float = 10.0) -> bool:
 
 
 def kill(identity: ProcessIdentity) -> None:
-    """End a process with SIGKILL and wait until it is gone."""
-    if send(identity, signal.SIGKILL) and not _wait_gone(identity, 5.0):
-        raise StopError(f"process {identity.pid} is still there 5 s after SIGKILL")
+    """End a process with SIGKILL and wait until it is gone; raises StopError where it is not in time."""
+    if send(identity, signal.SIGKILL) and not _wait_gone(identity, KILLED_WITHIN_S):
+        raise StopError(f"process {identity.pid} is still there {KILLED_WITHIN_S:.0f} s after SIGKILL")
 
 
 def send(identity: ProcessIdentity, signum: signal.Signals) -> bool:

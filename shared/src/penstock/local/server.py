@@ -114,9 +114,14 @@ class LocalServer(ABC):
         return self
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """End the server: SIGTERM, then SIGKILL after `grace_s`. Nothing happens where none runs."""
-        if self._identity is not None:
+        """End the server: SIGTERM, then SIGKILL after `grace_s`. Nothing happens where none runs.
+
+        One in a temporary folder is killed: what an orderly end would write goes with the folder.
+        """
+        if self._identity is not None and self._keep:
             stop(self._identity, grace_s=grace_s)
+        elif self._identity is not None:
+            kill(self._identity)
         self._discard()
 
     def kill(self) -> None:

@@ -151,6 +151,12 @@ def read_all(bootstrap: str, prefix: str, *names: str, committed: bool = True) -
         return follower.to_end()
 
 
+def header(message: Message, name: str) -> bytes | None:
+    """The value of a record's header; None where it has none of this name."""
+    value: bytes | None = dict(message.headers() or []).get(name)
+    return value
+
+
 def results(messages: Iterable[Message]) -> list[RequestFinished]:
     """The terminal results in records of `llm.results`."""
     return [RequestFinished.model_validate_json(message.value()) for message in messages]

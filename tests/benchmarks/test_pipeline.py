@@ -77,7 +77,7 @@ def test_a_second_result_is_counted_as_a_duplicate_and_not_as_another_request(ho
 @pytest.mark.broker
 def test_a_missing_result_is_an_error_and_no_figure(hopless: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(hopless, lambda seen, name: [] if seen == 5 else [result(name)]), hopless as chain:
-        monkeypatch.setattr(chains, "STUCK_S", 3.0)
+        monkeypatch.setattr(chains, "STUCK_S", 8.0)
         with pytest.raises(StackError, match="199 of 200 results"):
             chain.drain(200)
 

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,16 @@ def write_result(producer: Producer, prefix: str, finished: RequestFinished) -> 
     producer.produce(
         f"{prefix}{names.RESULTS}", finished.encode(), finished.id, headers=[(REQUEST_ID, finished.id.encode())]
     )
+
+
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """A shell starts what runs in the background deaf to interrupts, and its children are born so too."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -209,7 +220,7 @@ def test_what_gets_no_result_in_time_is_named_and_the_status_is_1(
     file = tmp_path / "mine.jsonl"
     file.write_bytes(b'{"request_id":"a","prompt":"x"}\n{"request_id":"lost","prompt":"x"}\n')
     with Answering(bootstrap, prefix, leaves_out="lost"):
-        done = run("send", str(file), "--wait", "--timeout", "3s", *at)
+        done = run("send", str(file), "--wait", "--timeout", "6s", *at)
     assert done.returncode == 1
     assert "1 without a terminal result in time: lost (line 2)" in done.stdout
     assert "completed a " in done.stdout
@@ -242,7 +253,7 @@ def test_following_shows_what_comes_and_ends_with_an_interrupt(
     write_result(producer, prefix, result("before"))
     assert producer.flush(20) == 0
     command = [sys.executable, "-m", "penstock.cli", "results", "--follow", "--json", *at]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with heeding_interrupts(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
         try:
             assert following.stdout is not None
             assert json.loads(following.stdout.readline())["id"] == "before"
@@ -250,7 +261,7 @@ def test_following_shows_what_comes_and_ends_with_an_interrupt(
             assert producer.flush(20) == 0
             assert json.loads(following.stdout.readline())["id"] == "after"
             following.send_signal(signal.SIGINT)
-            assert following.wait(20) == 0
+            assert following.wait(60) == 0
         finally:
             following.kill()
 

@@ -41,7 +41,7 @@ def create_topic(bootstrap_servers: str, name: str, **config: str) -> None:
 
 def topics(bootstrap_servers: str) -> set[str]:
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    return {name for name in admin.list_topics(timeout=20).topics if not name.startswith("__")}
+    return {name for name in admin.list_topics(timeout=60).topics if not name.startswith("__")}
 
 
 def produce(bootstrap_servers: str, topic: str, value: bytes, **config: str | int) -> None:
@@ -111,7 +111,7 @@ def test_another_start_shares_nothing_with_the_first(local: LocalKafka) -> None:
         assert second.pid != local.pid
         assert topics(second.bootstrap_servers) == set()
         cluster = [
-            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=20).cluster_id
+            AdminClient({"bootstrap.servers": broker.bootstrap_servers}).list_topics(timeout=60).cluster_id
             for broker in (local, second)
         ]
         assert cluster[0] != cluster[1]

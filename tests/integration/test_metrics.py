@@ -26,11 +26,18 @@ def samples(stack: Stack, service: str) -> Samples:
     return found
 
 
+def at_rest(stack: Stack, service: str) -> bool:
+    """Whether all that a service has taken is counted: it is no longer in flight only then."""
+    return samples(stack, service)[key("penstock_records_in_flight", stage=service)] == 0
+
+
 def key(name: str, **labels: str) -> tuple[str, frozenset[str]]:
     return name, frozenset(f'{label}="{value}"' for label, value in labels.items())
 
 
 def test_each_stage_counts_what_went_in_and_out(stack: Stack) -> None:
+    # what other modules have sent has its results, whose last may yet be to be counted
+    wait_until(lambda: all(at_rest(stack, service) for service in SERVICES), "all services at rest")
     before = {service: samples(stack, service) for service in SERVICES}
     good = json.dumps({"prompt": "What is a river?", "max_tokens": 4}).encode()
     stack.wait_results(stack.send([Publishing(good)] * 5 + [Publishing(b"not JSON")] * 2))
@@ -40,8 +47,7 @@ def test_each_stage_counts_what_went_in_and_out(stack: Stack) -> None:
 
     def counted(service: str, read: str, count: int) -> bool:
         labels = {"stage": service, "topic": f"{prefix}{read}"}
-        at_rest = samples(stack, service)[key("penstock_records_in_flight", stage=service)] == 0
-        return at_rest and grown(service, "penstock_records_in_total", **labels) >= count
+        return at_rest(stack, service) and grown(service, "penstock_records_in_total", **labels) >= count
 
     prefix = stack.prefix
     path = (

@@ -47,7 +47,7 @@ def installed(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     try:
         stack.launch("safety")
         stack.wait_ready(["safety"])
-        wait_until(lambda: found.outcomes() == 9, "an outcome of each record", seconds=60)
+        wait_until(lambda: found.outcomes() == 9, "an outcome of each record", seconds=180)
         yield stack
     finally:
         stack.stop()

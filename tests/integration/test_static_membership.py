@@ -108,7 +108,7 @@ def test_without_it_the_other_instance_takes_over(bootstrap: str, prefix: str) -
         two.settle()
         two.stop("0")
         two.publish()
-        wait_until(lambda: two.seen["1"] == {0, 1}, "both partitions at the one that is left", seconds=60)
+        wait_until(lambda: two.seen["1"] == {0, 1}, "both partitions at the one that is left")
         assert ids_of(two.harness.read(ANONYMIZED, len(two.sent))) == Counter(two.sent)
     finally:
         two.close()

@@ -89,7 +89,7 @@ class Cluster:
     def leaders(self, topic: str) -> dict[int, int]:
         """Partition -> the broker that leads it."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-        described = admin.list_topics(topic, timeout=20).topics[topic]
+        described = admin.list_topics(topic, timeout=60).topics[topic]
         return {number: partition.leader for number, partition in described.partitions.items()}
 
     def wait_whole(self, seconds: float = 240) -> None:

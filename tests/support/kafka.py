@@ -101,7 +101,7 @@ class Follower:
         assignment = []
         for name in names:
             topic = f"{prefix}{name}"
-            described = self._consumer.list_topics(topic, timeout=20).topics[topic]
+            described = self._consumer.list_topics(topic, timeout=60).topics[topic]
             if described.error is not None:
                 raise KafkaException(described.error)
             assignment += [TopicPartition(topic, number, 0) for number in described.partitions]
@@ -188,7 +188,7 @@ class Ends:
         self._parts = []
         for name in names:
             topic = f"{prefix}{name}"
-            described = self._admin.list_topics(topic, timeout=20).topics[topic]
+            described = self._admin.list_topics(topic, timeout=60).topics[topic]
             self._parts += [TopicPartition(topic, number) for number in described.partitions]
 
     def written(self) -> int:
@@ -211,7 +211,7 @@ class Ends:
 
     def _offsets(self, isolation: Any) -> dict[tuple[str, int], int]:
         spec = {part: OffsetSpec.latest() for part in self._parts}
-        futures = self._admin.list_offsets(spec, isolation_level=isolation, request_timeout=20)
+        futures = self._admin.list_offsets(spec, isolation_level=isolation, request_timeout=60)
         return {(part.topic, part.partition): future.result().offset for part, future in futures.items()}
 
 
@@ -222,8 +222,8 @@ def committed_offsets(bootstrap: str, prefix: str, service: str, topic: str) -> 
     consumer = Consumer({**config, "group.id": group, "enable.auto.commit": False})
     try:
         name = f"{prefix}{topic}"
-        described = consumer.list_topics(name, timeout=20).topics[name]
+        described = consumer.list_topics(name, timeout=60).topics[name]
         parts = [TopicPartition(name, number) for number in described.partitions]
-        return {part.partition: max(0, part.offset) for part in consumer.committed(parts, timeout=20)}
+        return {part.partition: max(0, part.offset) for part in consumer.committed(parts, timeout=60)}
     finally:
         consumer.close()

@@ -142,7 +142,7 @@ class Live:
         """Everything live that a replay must leave as it is."""
         bootstrap, live = self.stack.bootstrap, self.stack.prefix
         admin = AdminClient({"bootstrap.servers": bootstrap})
-        there = admin.list_topics(timeout=20).topics
+        there = admin.list_topics(timeout=60).topics
         parts = [
             TopicPartition(name, number)
             for name, found in there.items()
@@ -171,4 +171,4 @@ class Live:
         mine = into or self.into
         admin = AdminClient({"bootstrap.servers": self.stack.bootstrap})
         groups = {one.group_id for one in admin.list_consumer_groups().result().valid}
-        return {name for name in {*admin.list_topics(timeout=20).topics, *groups} if name.startswith(mine)}
+        return {name for name in {*admin.list_topics(timeout=60).topics, *groups} if name.startswith(mine)}

@@ -234,7 +234,7 @@ class Stack:
     def _get(self, name: str, path: str) -> str:
         url = f"http://{LOOPBACK}:{self._ports[name]}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 body: bytes = answer.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -131,7 +131,7 @@ class Harness:
             }
         )
         name = self.names.topic(topic)
-        parts = consumer.list_topics(name, timeout=10).topics[name].partitions
+        parts = consumer.list_topics(name, timeout=60).topics[name].partitions
         consumer.assign([TopicPartition(name, number, 0) for number in parts])
         found: list[Message] = []
         until = time.monotonic() + seconds

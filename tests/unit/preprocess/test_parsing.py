@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -191,3 +193,19 @@ def test_random_bytes_give_a_request_or_a_typed_error() -> None:
         except RequestError as error:
             outcomes.add(error.code)
     assert {"accepted", "invalid_json", "invalid_utf8", "unknown_field"} <= outcomes
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, {"prompt": 1}])
+def test_a_refused_request_is_freed(body: dict[str, Any]) -> None:
+    def refused() -> weakref.ref[RequestError]:
+        held = None
+        try:
+            validate(body)
+        except RequestError as error:
+            held = error  # as the stage holds it: a cycle through the error's own frames
+        assert held is not None
+        return weakref.ref(held)
+
+    one = refused()
+    gc.collect()
+    assert one() is None

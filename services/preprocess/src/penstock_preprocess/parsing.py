@@ -99,10 +99,10 @@ def validate(document: Mapping[str, Any]) -> CompletionRequest:
         return CompletionRequest.model_validate(document)
     except ValidationError as error:
         # the value is looked up for its shape alone
-        detail = dict(error.errors(include_url=False)[0])
+        refusal = _invalid(dict(error.errors(include_url=False)[0]), document)
     # not within `except`: as another error's context pydantic's would never be freed, nor what its frames hold,
     # since the garbage collector does not see what it refers to
-    raise _invalid(detail, document)
+    raise refusal
 
 
 def _decode(value: bytes) -> str:

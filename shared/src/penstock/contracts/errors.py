@@ -62,6 +62,11 @@ class PenstockError(Exception):
         self.context = context
         return self
 
+    def kept(self) -> Self:
+        """The same without its frames, for one that is kept as an outcome: they hold it in turn, a cycle each."""
+        self.__traceback__ = self.__context__ = None
+        return self
+
 
 class RequestError(PenstockError):
     """The request is at fault; trying it again unchanged cannot help."""

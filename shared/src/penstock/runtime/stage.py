@@ -187,7 +187,7 @@ class PerRecord(ABC):
         try:
             return self.process_one(inbound)
         except PenstockError as error:
-            return error
+            return error.kept()
 
 
 class State(Protocol):

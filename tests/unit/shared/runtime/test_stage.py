@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -36,6 +39,24 @@ def test_a_typed_error_becomes_the_outcome_of_its_record() -> None:
     assert isinstance(first, Event)
     assert isinstance(second, InvalidRequest)
     assert isinstance(third, Event)
+
+
+def test_an_error_that_is_kept_needs_no_collector_to_be_freed() -> None:
+    class Holding(PerRecord):
+        def process_one(self, inbound: Inbound) -> Message:
+            try:
+                raise KeyError("inner")
+            except KeyError:
+                held = InvalidRequest("bad")  # by its frame too
+                raise held from None
+
+    gc.disable()
+    try:
+        outcomes = list(Holding().process([inbound(0)]))
+        error = weakref.ref(outcomes.pop())
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 def test_a_bug_is_left_to_the_runtime() -> None:

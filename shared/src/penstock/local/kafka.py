@@ -60,7 +60,7 @@ class LocalKafka(LocalServer):
         jvm_options: tuple[str, ...] = (),
         properties: Mapping[str, str] | None = None,
         cluster_id: str | None = None,
-        start_limit_s: float = 120.0,
+        start_limit_s: float = 180.0,
         root: Path | None = None,
     ) -> None:
         super().__init__(data_dir, port, start_limit_s=start_limit_s, root=root)

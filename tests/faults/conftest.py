@@ -15,6 +15,10 @@ def impatient() -> Iterator[str]:
 
     For suites whose sums hold however often partitions move: a machine that stands still for as long moves them.
     """
-    properties = {"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "500"}
+    properties = {
+        "group.consumer.session.timeout.ms": "3000",
+        "group.consumer.heartbeat.interval.ms": "500",
+        "broker.session.timeout.ms": "60000",  # the broker itself is not to be missed
+    }
     with LocalKafka(properties=properties, start_limit_s=180) as broker:
         yield broker.bootstrap_servers

@@ -24,6 +24,11 @@ from penstock.local.root import project_root
 
 DEFAULT_IMAGE = "apache/kafka:4.3.1"
 _CONTAINER_LIMIT_S = 120.0
+_PATIENT = {"broker.session.timeout.ms": "60000"}
+"""On a busy machine the only broker may stand still for longer than its session with its own controller lasts.
+
+It is then taken for dead, and clients of transactions and groups that were at work do not find it again for minutes.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def broker_for_tests() -> Iterator[TestBroker]:
         with _container() as bootstrap_servers:
             yield TestBroker(bootstrap_servers, "docker")
     else:
-        broker = LocalKafka()
+        broker = LocalKafka(properties=_PATIENT)
         try:
             broker.start()
         except MissingToolError as error:
@@ -77,7 +82,8 @@ def _container() -> Iterator[str]:
     # the same port inside and outside: the broker also reaches itself by its advertised address
     port = free_port()
     container = DockerContainer(os.environ.get("PENSTOCK_KAFKA_IMAGE", DEFAULT_IMAGE))
-    for name, value in container_environment(project_root(), port).items():
+    patient = {f"KAFKA_{name.upper().replace('.', '_')}": value for name, value in _PATIENT.items()}
+    for name, value in (container_environment(project_root(), port) | patient).items():
         container.with_env(name, value)
     # published on loopback alone, which `with_bind_ports` has no argument for
     cast(dict[str, object], container.ports)[f"{port}/tcp"] = (LOOPBACK, port)

@@ -39,6 +39,8 @@ class Reply:
     """After so many words nothing comes until `release`; 0 holds back the response's head too."""
     comments: bool = False
     """While holding after the head, keep-alive comments go on."""
+    bare: str | None = None
+    """The body of the answer, in place of all else."""
     usage: bool = True
     finish_reason: str = "stop"
 
@@ -153,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.path != "/v1/chat/completions":
                 self._error(Reply(status=404), "no such path")
+            elif reply.bare is not None:
+                self._body(200, reply.bare)
             elif reply.hold_after == 0:
                 self._hold(seen, comments=False)
                 self._answer(seen, reply)
@@ -169,13 +173,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _error(self, reply: Reply, quoted: str) -> None:
         # real servers quote the request in their messages
-        body = json.dumps({"error": {"message": f"about {quoted}", "type": "error", "code": reply.code}}).encode()
-        self.send_response(reply.status)
-        for name, value in {**reply.headers, "content-type": "application/json"}.items():
+        body = json.dumps({"error": {"message": f"about {quoted}", "type": "error", "code": reply.code}})
+        self._body(reply.status, body, {**reply.headers, "content-type": "application/json"})
+
+    def _body(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {"content-type": "text/event-stream"}).items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(body)))
+        self.send_header("content-length", str(len(text.encode())))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(text.encode())
 
     def _answer(self, seen: Seen, reply: Reply) -> None:
         words = words_of(reply.text if reply.text is not None else f"You said: {seen.said}")

@@ -114,6 +114,7 @@ def test_names_are_text_too() -> None:
         ("template", ">"),
         ("text", "a"),
     ]
+    assert [part.field for part in parts] == [None, "name", None, None]
 
 
 def test_the_clock_comes_from_outside() -> None:

@@ -38,8 +38,9 @@ def test_it_opens_at_so_many_failures_among_the_newest_calls() -> None:
 def test_open_it_lets_nothing_through_until_its_time_has_come() -> None:
     breaker = _opened()
     assert not breaker.allows(9.9)
-    assert breaker.opens_at() == 10
+    assert breaker.wait_s(4) == 6
     assert breaker.allows(10)
+    assert breaker.wait_s(11) == 0
 
 
 def test_half_open_it_lets_one_trial_through_at_a_time_and_closes_after_enough() -> None:
@@ -48,6 +49,7 @@ def test_half_open_it_lets_one_trial_through_at_a_time_and_closes_after_enough()
     assert first
     assert breaker.state == "half_open"
     assert not breaker.allows(100)
+    assert breaker.wait_s(100) == 10
     breaker.succeed(first)
     assert breaker.state == "half_open"
     breaker.succeed(breaker.begin())
@@ -60,10 +62,8 @@ def test_a_trial_that_fails_opens_it_for_twice_as_long_up_to_a_limit() -> None:
     breaker = _opened()
     now, waits = 0.0, []
     for _ in range(3):
-        opens = breaker.opens_at()
-        assert opens is not None
-        waits.append(opens - now)
-        now = opens
+        waits.append(breaker.wait_s(now))
+        now += waits[-1]
         assert breaker.allows(now)
         _fail(breaker, now)
     assert waits == [10, 20, 30]
@@ -71,7 +71,7 @@ def test_a_trial_that_fails_opens_it_for_twice_as_long_up_to_a_limit() -> None:
     breaker.succeed(breaker.begin())
     _fail(breaker, 0)
     _fail(breaker, 0)
-    assert breaker.opens_at() == 10
+    assert breaker.wait_s(0) == 10
 
 
 def test_a_trial_given_up_says_nothing_and_leaves_room_for_the_next() -> None:
@@ -89,7 +89,7 @@ def test_calls_from_before_it_opened_change_nothing() -> None:
     assert breaker.state == "open"
     breaker.fail(calls[2], 5)
     breaker.succeed(calls[3])
-    assert breaker.opens_at() == 10
+    assert breaker.wait_s(0) == 10
     trial = breaker.begin()
     breaker.succeed(calls[4])
     assert breaker.state == "half_open"

@@ -96,6 +96,13 @@ def test_only_the_prompt_and_how_to_generate_is_sent(one: ChatServer) -> None:
     assert not [name for name in seen.headers if name.startswith(("x-stainless", "openai"))]
 
 
+def test_what_a_server_does_not_take_is_left_out(one: ChatServer) -> None:
+    with bench(target("one", one, omit=["seed", "temperature", "stream_options"])) as at:
+        at.run(request_of())
+    assert at.text() == SAID
+    assert {"seed", "temperature", "stream_options"}.isdisjoint(one.seen[0].body)
+
+
 def test_without_a_key_none_is_sent(one: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-program")
     monkeypatch.setenv("OPENAI_ORG_ID", "of-another-program")
@@ -169,6 +176,9 @@ def test_pieces_split_no_placeholder_and_no_stop_string(one: ChatServer) -> None
         (Reply(cut_after=2), ConnectionFailed, "connection_failed"),
         (Reply(cut_after=2, clean=True), ConnectionFailed, "connection_failed"),
         (Reply(error_after=2), BackendUnavailable, "backend_unavailable"),
+        (Reply(bare="data: {no JSON\n\n"), BackendUnavailable, "backend_unavailable"),
+        (Reply(bare='data: {"choices": [{"delta": 3}]}\n\n'), BackendUnavailable, "backend_unavailable"),
+        (Reply(bare="<html>nothing here</html>"), ConnectionFailed, "connection_failed"),
         (Reply(hold_after=0), BackendTimeout, "backend_timeout"),
         (Reply(hold_after=2), BackendTimeout, "backend_timeout"),
         (Reply(hold_after=2, comments=True), BackendTimeout, "backend_timeout"),
@@ -261,7 +271,7 @@ def test_where_all_fail_the_error_is_the_one_that_allows_the_next_attempt_first(
         # both rest: the next request asks neither, and says when
         at.run(request_of(2))
         resting = at.errors[2]
-    assert isinstance(resting, BackendUnavailable)
+    assert isinstance(resting, Overloaded)
     assert resting.retry_after_s is not None
     assert 0 < resting.retry_after_s < 500
     assert (len(one.seen), len(two.seen)) == (1, 1)

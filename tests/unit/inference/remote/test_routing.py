@@ -39,7 +39,8 @@ def test_first_choices_follow_the_weights_and_so_do_second_ones() -> None:
 
 def test_the_order_of_a_request_is_the_same_whenever_it_is_asked() -> None:
     made = (target("a"), target("b"), target("c"))
-    assert [_order(_routing(*made), one) for one in IDS] == [_order(_routing(*made), one) for one in IDS]
+    ids = IDS[:500]
+    assert [_order(_routing(*made), one) for one in ids] == [_order(_routing(*made), one) for one in ids]
 
 
 def test_a_target_that_is_taken_away_moves_only_its_own_requests() -> None:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import structlog
 
 from penstock.contracts.errors import InvalidRequest, LimitExceeded, PenstockError
+from penstock.runtime.logging import frames
 from penstock_inference.backend import FinishedBy, GenerationRequest, Piece, Provenance
 from penstock_inference.remote.budgets import Reservation, Spending
 from penstock_inference.remote.client import TargetClient
 from penstock_inference.remote.config import Target
-from penstock_inference.remote.faults import error_of, may_go_on
+from penstock_inference.remote.faults import error_of, is_known, may_go_on
 from penstock_inference.remote.meters import Meters
 from penstock_inference.remote.pool import Pool, Turn
 from penstock_inference.remote.routing import Routing
@@ -105,6 +106,8 @@ class Answers:
         except PenstockError as error:
             # nobody waits for it: metrics and the breaker have counted it
             _log.info("inference.shadow.failed", target=target.name, code=error.code)
+        except Exception as error:  # noqa: BLE001  # a bug, of which nobody else would hear
+            _log.error("inference.request.failed", error_type=type(error).__name__, frames=frames(error))
 
     def shadows(self, request: GenerationRequest) -> list[Target]:
         """Where a request is mirrored."""
@@ -127,6 +130,8 @@ class Answers:
             code = ""
         except Exception as raised:
             error = error_of(raised, target.name)
+            if not is_known(raised):
+                _log.warning("inference.target.unreadable", error_type=type(raised).__name__, frames=frames(raised))
             code = error.code
             turn.fail(error)
             raise error from raised

@@ -43,9 +43,15 @@ class Breaker:
             case "half_open":
                 return not self._trying
 
-    def opens_at(self) -> float | None:
-        """When a trial may begin at the earliest; None where that depends on a call under way, or on nothing."""
-        return self._until if self._state == "open" else None
+    def wait_s(self, now: float) -> float:
+        """How long to wait before asking again; while a trial is under way, a guess."""
+        match self._state:
+            case "open":
+                return max(0.0, self._until - now)
+            case "half_open":
+                return self._open_s if self._trying else 0.0
+            case "closed":
+                return 0.0
 
     def begin(self) -> bool:
         """A call begins that was allowed; whether it is a trial."""

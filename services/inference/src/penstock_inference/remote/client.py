@@ -126,7 +126,7 @@ def body_of(request: GenerationRequest, target: Target) -> dict[str, Any]:
         body["response_format"] = wanted
     if target.extra:
         body["extra_body"] = target.extra
-    return body
+    return {name: value for name, value in body.items() if name not in target.omit}
 
 
 def messages_of(prompt: Sequence[PromptPart]) -> list[dict[str, str]]:

@@ -44,6 +44,11 @@ def error_of(error: Exception, target: str) -> PenstockError:
             return BackendUnavailable(f"target {target} sent what is no chat completion ({type(error).__name__})")
 
 
+def is_known(error: Exception) -> bool:
+    """Whether the client or this service raised it on purpose; any other tells of an odd answer, or of a bug here."""
+    return isinstance(error, PenstockError | APIError | TimeoutError)
+
+
 def _of_status(error: APIStatusError, target: str) -> PenstockError:
     status = error.status_code
     said = f"target {target} answered HTTP {status}"

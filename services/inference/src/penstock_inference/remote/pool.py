@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from penstock.contracts.errors import BackendUnavailable, Overloaded, PenstockError, RateLimited
+from penstock.contracts.errors import Overloaded, PenstockError, RateLimited
 from penstock_inference.remote.breaker import Breaker
 from penstock_inference.remote.config import Config, Target
 from penstock_inference.remote.faults import blames_target
@@ -56,7 +56,8 @@ class Turn:
             return
         now = self._pool.now()
         if isinstance(error, RateLimited | Overloaded) and error.retry_after_s:
-            place.resting_until = max(place.resting_until, now + error.retry_after_s)
+            rests_s = min(error.retry_after_s, self.target.breaker.open_max_s)
+            place.resting_until = max(place.resting_until, now + rests_s)
         before = place.breaker.state
         if blames_target(error):
             place.breaker.fail(self._trial, now)
@@ -99,7 +100,7 @@ class Pool:
     async def acquire(self, tiers: Sequence[Tier], tried: Collection[str]) -> Turn:
         """A place at the first target that takes calls and is not among `tried`; waits while all of a tier are full.
 
-        Raises BackendUnavailable where none takes calls now, saying when one will be tried again.
+        Raises Overloaded where none takes calls now, saying when one will be tried again.
         """
         while True:
             waits = False
@@ -140,11 +141,11 @@ class Pool:
         self._show(place)
         return Turn(self, place, trial)
 
-    def _none_left(self, tiers: Sequence[Tier], tried: Collection[str]) -> BackendUnavailable:
+    def _none_left(self, tiers: Sequence[Tier], tried: Collection[str]) -> Overloaded:
         now = self.now()
         places = [place for tier in tiers for place in self._of(tier) if place.target.name not in tried]
-        waits = [max(place.resting_until, place.breaker.opens_at() or now) - now for place in places]
-        return BackendUnavailable(
+        waits = [max(place.resting_until - now, place.breaker.wait_s(now)) for place in places]
+        return Overloaded(
             "no target takes calls now: each has failed, is left alone after failures, or asked for a pause",
             retry_after_s=min((wait for wait in waits if wait > 0), default=None),
         )

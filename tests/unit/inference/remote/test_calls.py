@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support.chat_server import ChatServer, Reply
-from tests.support.remote import bench, config, request_of, target
+from tests.support.remote import MemoryBook, bench, config, request_of, target
 
 from penstock.contracts.errors import (
     BackendTimeout,
@@ -25,10 +25,12 @@ from penstock.contracts.errors import (
 )
 from penstock.contracts.events import OutputFormat, PromptPart
 from penstock_inference.backend import GenerationRequest
+from penstock_inference.remote import backend as remote_backend
 from penstock_inference.remote.client import messages_of
 from penstock_inference.remote.faults import retry_after_s
 
 SHORT = {"connect_s": 5, "first_token_s": 0.3, "idle_s": 0.3, "total_s": 60}
+PATIENT = {"first_token_s": 3_600, "idle_s": 3_600, "total_s": 3_600}
 SAID = "You said: one two three"
 
 
@@ -290,7 +292,7 @@ def test_an_open_breaker_spares_the_target(one: ChatServer, two: ChatServer) -> 
 
 def test_a_full_target_is_waited_for_and_cancelling_closes_the_stream(one: ChatServer) -> None:
     one.replies.append(Reply(hold_after=2))
-    with bench(target("one", one, max_in_flight=1)) as at:
+    with bench(target("one", one, max_in_flight=1, timeouts=PATIENT)) as at:
         assert at.backend.rows == 1
         at.add(request_of(1))
         at.until(lambda: len(at.pieces[1]) == 2)
@@ -337,6 +339,19 @@ def test_a_shadow_that_fails_or_hangs_delays_nobody(one: ChatServer, two: ChatSe
         assert at.errors == {}
 
 
+def test_a_shadow_is_paid_for_by_the_total_alone(one: ChatServer, two: ChatServer) -> None:
+    book = MemoryBook()
+    priced = target("two", two, role="shadow", share=1, price={"output": 1_000})
+    with bench(
+        target("one", one), priced, book=book, budgets={"total": {"day": 999}, "tenants": {"*": {"day": 9}}}
+    ) as at:
+        at.run(request_of())
+        at.until(lambda: at.sample("penstock_target_cost_total", target="two") == 5)
+        assert at.text() == SAID
+    spent = {key.partition("/")[2]: amount for key, amount in book.amounts.items()}
+    assert spent == {"total": 5, "tenant/default": 0}
+
+
 def test_a_budget_is_reserved_before_the_call_and_settled_after(one: ChatServer) -> None:
     one.replies.append(Reply(hold_after=1))
     # 64 tokens at most: 64 reserved; 5 used
@@ -366,11 +381,11 @@ def test_a_tenant_that_no_target_serves_is_told_so(one: ChatServer) -> None:
     assert error.field == "header tenant"
 
 
-def test_a_step_that_waits_is_woken(one: ChatServer) -> None:
+def test_a_step_that_waits_is_woken(one: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_backend, "STEP_S", 3_600)
     one.replies.append(Reply(hold_after=0))
     with bench(target("one", one)) as at:
         at.add(request_of())
-        at.until(lambda: bool(one.seen))
         timer = threading.Timer(0.01, at.backend.wake)
         timer.start()
         assert at.backend.step() is None

@@ -11,6 +11,7 @@ from tests.support.generation import Clock
 from tests.support.remote import config, target
 
 from penstock.contracts.errors import BackendUnavailable, Overloaded, PenstockError, RateLimited
+from penstock_inference.remote import pool
 from penstock_inference.remote.meters import Meters
 from penstock_inference.remote.pool import Pool
 from penstock_inference.remote.routing import Tier
@@ -35,7 +36,11 @@ class Places:
         return (await self.pool.acquire(tiers, tried)).target.name
 
 
-def test_a_full_target_is_passed_over_within_its_tier_and_waited_for_before_the_next() -> None:
+def test_a_full_target_is_passed_over_within_its_tier_and_waited_for_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "RECHECK_S", 3_600)
+
     async def play() -> None:
         places = Places("a", "b", "spare")
         both, spare = places.tier("a", "b"), places.tier("spare")
@@ -46,7 +51,7 @@ def test_a_full_target_is_passed_over_within_its_tier_and_waited_for_before_the_
         await asyncio.sleep(0)
         assert not waiting.done()
         first.succeed()
-        assert await waiting == "a"
+        assert await asyncio.wait_for(waiting, 60) == "a"
 
     asyncio.run(play())
 

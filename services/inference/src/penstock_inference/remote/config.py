@@ -98,7 +98,7 @@ class Target(_Part):
     breaker: BreakerFigures = BreakerFigures()
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the limit on the answer."""
-    omit: frozenset[Literal["temperature", "top_p", "seed", "stop", "stream_options", "response_format"]] = frozenset()
+    omit: tuple[Literal["temperature", "top_p", "seed", "stop", "stream_options", "response_format"], ...] = ()
     """Fields of the request's body that the server does not take."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request's body."""

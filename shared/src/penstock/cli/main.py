@@ -19,6 +19,7 @@ from penstock.cli import (
     diff_command,
     inspect_commands,
     message_commands,
+    models_commands,
     replay_command,
     stack_commands,
 )
@@ -86,3 +87,4 @@ inspect_commands.register(app)
 acl_commands.register(app)
 replay_command.register(app)
 diff_command.register(app)
+models_commands.register(app)

@@ -1,0 +1,17 @@
+"""The model registry: folders of models as immutable revisions, and the aliases that say which one serves.
+
+errors     what is wrong with a model, a revision or an alias
+manifest   what a revision says of itself: files with digests, licence, context, weights, evaluations
+digests    SHA-256 of files, and the short digest that `versions.model` of a result names
+folders    which files of a folder are taken, and which are refused
+safetensors, onnx    the little that is read of the weights' own files
+licences   what is known of licences that restrict use
+cards      a model card's front matter
+facts      a folder's facts together: context length, weights, chat template, card
+storage    atomic writes, locks, copying
+aliases    `champion`, `canary`: promoted, rolled back
+registry   adding, finding, verifying, removing
+watch      noticing that an alias points elsewhere
+
+Nothing here runs a model, and nothing knows Kafka: the inference service and the command use it.
+"""

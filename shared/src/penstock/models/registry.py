@@ -1,0 +1,321 @@
+"""The registry: a folder in which each revision of each model has a folder of its own.
+
+    MODELS_DIR/
+        aliases.json                 where aliases point (`aliases`)
+        revisions/NAME/REVISION/     manifest.json, and files/ for what a loader opens
+        .partial/                    what is being added, or was when a process died
+        .lock
+
+A revision is put in place by one rename when all of it is written, and never changed. Files of equal content in
+several revisions are hard links to one. The embedded model is the first entry, wherever its folder lies; it can be
+neither removed nor changed. Writers hold the lock; readers need none.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from penstock.models import storage
+from penstock.models.aliases import BUILTIN, CHAMPION, Aliases, check_alias
+from penstock.models.digests import sha256_of
+from penstock.models.errors import ModelDamaged, ModelError, ModelRefused, NoSuchModel
+from penstock.models.facts import Given, describe
+from penstock.models.folders import ModelFolder, scan
+from penstock.models.manifest import MANIFEST_FILE, NAME_PATTERN, REVISION_DIGITS, Manifest, Source
+
+REVISIONS = "revisions"
+FILES = "files"
+SUMS_FILE = "SHA256SUMS"
+_LEAST_DIGITS = 4
+_STALE_S = 7 * 86_400.0
+_REPAIR = {True: "install the release again", False: "remove it and add it again"}
+_REVISION = re.compile(rf"[0-9a-f]{{{_LEAST_DIGITS},{REVISION_DIGITS}}}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One revision, and the folder that a loader opens. That of the embedded model is read when it is asked for."""
+
+    folder: Path
+    known: Manifest | None = None
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it is the embedded model."""
+        return self.known is None
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Its facts; raises ModelRefused where the embedded model's folder is not whole."""
+        return self.known if self.known is not None else _describe_builtin(self.folder)
+
+    @property
+    def reference(self) -> str:
+        """What aliases name it by: NAME@REVISION, or `builtin`."""
+        return BUILTIN if self.known is None else self.known.reference
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What came of adding a folder."""
+
+    entry: Entry
+    new: bool
+    """False where this very revision was there."""
+
+
+class Registry:
+    """The models of one folder, and the embedded one. Methods raise ModelError."""
+
+    def __init__(self, root: Path, builtin: Path) -> None:
+        """`builtin` is the folder of the embedded model; neither folder need exist yet."""
+        self.root = root
+        self._builtin = builtin
+
+    # --- finding
+
+    def entries(self) -> list[Entry]:
+        """The embedded model, then all others by name, the newest revision first."""
+        added = sorted(self._added(), key=lambda entry: (entry.manifest.name, -entry.manifest.added_ms))
+        return [*([Entry(self._builtin)] if self._builtin.is_dir() else []), *added]
+
+    def aliases(self) -> Aliases:
+        """Where aliases point now."""
+        return Aliases.load(self.root)
+
+    def find(self, reference: str) -> Entry:
+        """An alias, `builtin`, NAME@REVISION (its first four digits may do), or NAME for its newest revision."""
+        target = self.aliases().current(reference)
+        if target is not None:
+            return self._pointed_at(reference, target)
+        if reference == BUILTIN:
+            return Entry(self._builtin)
+        name, at, revision = reference.partition("@")
+        if at and re.fullmatch(NAME_PATTERN, name) and re.fullmatch(rf"[0-9a-f]{{{REVISION_DIGITS}}}", revision):
+            exact = self._read(self._place(name, revision))
+            if exact is not None:
+                return exact
+        return self._search(reference, name, revision if at else None)
+
+    def _pointed_at(self, alias: str, target: str) -> Entry:
+        if target == BUILTIN:
+            return Entry(self._builtin)
+        entry = self._read(self._place(*target.split("@", 1)))
+        if entry is None:
+            raise NoSuchModel(
+                f"{alias} points at {target}, which is not in {self.root}; add it again, or promote another"
+            )
+        return entry
+
+    def _search(self, reference: str, name: str, revision: str | None) -> Entry:
+        found = [entry for entry in self.entries() if entry.manifest.name == name]
+        if revision is not None:
+            if _REVISION.fullmatch(revision) is None:
+                raise NoSuchModel(
+                    f"{reference!r}: a revision is {_LEAST_DIGITS} to {REVISION_DIGITS} hexadecimal digits"
+                )
+            found = [entry for entry in found if entry.manifest.revision.startswith(revision)]
+            if len(found) > 1:
+                raise NoSuchModel(f"{reference!r} may be {' or '.join(entry.manifest.reference for entry in found)}")
+        if not found:
+            raise NoSuchModel(f"no model {reference!r} in {self.root}; see `penstock models list`")
+        return max(found, key=lambda entry: entry.manifest.added_ms)
+
+    # --- changing
+
+    def add(
+        self,
+        folder: Path,
+        *,
+        source: Source,
+        given: Given | None = None,
+        name: str | None = None,
+        progress: storage.Progress = lambda _: None,
+    ) -> Added:
+        """Copy a folder in as a new revision of `name` (the folder's where absent); the same twice changes nothing."""
+        scanned = scan(folder)
+        name = name or folder.resolve().name
+        self._check_name(name)
+        storage.check_room(self.root, sum((folder / file).stat().st_size for file in scanned.files))
+        self._sweep()
+        with storage.partial_folder(self.root) as partial:
+            copied = partial / FILES
+            copied.mkdir()
+            try:
+                digests = {file: storage.copy(folder / file, copied / file, progress) for file in scanned.files}
+            except OSError as error:
+                raise ModelError(f"{folder} cannot be copied into {self.root} ({error.strerror})") from None
+            manifest = describe(
+                ModelFolder(copied, scanned.format, scanned.files, scanned.left_out),
+                name,
+                digests,
+                source=source,
+                given=given or Given(),
+                added_ms=time.time_ns() // 1_000_000,
+            )
+            storage.write_whole(partial / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+            with storage.locked(self.root):
+                return self._put_in_place(partial, manifest)
+
+    def _put_in_place(self, partial: Path, manifest: Manifest) -> Added:
+        self._check_name(manifest.name)
+        place = self._place(manifest.name, manifest.revision)
+        there = self._read(place)
+        if there is not None:
+            return Added(there, new=False)
+        same = {
+            (file.sha256, file.bytes): entry.folder / file.path
+            for entry in self._added()
+            for file in entry.manifest.files
+        }
+        for file in manifest.files:
+            known = same.get((file.sha256, file.bytes))
+            # what was damaged meanwhile must not spread
+            if known is not None and known.is_file() and sha256_of(known) == file.sha256:
+                storage.link_instead(known, partial / FILES / file.path)
+        storage.sync_folder(partial / FILES)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(place)
+        storage.sync_folder(place.parent)
+        return Added(Entry(place / FILES, manifest), new=True)
+
+    def promote(self, reference: str, alias: str = CHAMPION) -> Entry:
+        """Point an alias at a revision whose files are whole and of a format that is served."""
+        check_alias(alias)
+        with storage.locked(self.root):
+            entry = self.find(reference)
+            if (self.root / REVISIONS / alias).exists():
+                raise ModelRefused(f"{alias!r} is a model's name: take another alias")
+            if entry.manifest.answers is None:
+                raise ModelRefused(
+                    f"{entry.manifest.reference} is a Hugging Face folder, which the inference service cannot run; "
+                    "install penstock[convert] and add it again"
+                )
+            check(entry)
+            self.aliases().promoted(alias, entry.reference, time.time_ns() // 1_000_000).save(self.root)
+        return entry
+
+    def rollback(self, alias: str = CHAMPION) -> Entry:
+        """Point an alias at what it pointed at before its last promotion."""
+        with storage.locked(self.root):
+            changed = self.aliases().rolled_back(alias, time.time_ns() // 1_000_000)
+            entry = self._pointed_at(alias, changed.aliases[alias].current)
+            check(entry)
+            changed.save(self.root)
+        return entry
+
+    def remove(self, reference: str) -> Entry:
+        """Delete a revision that no alias points at; rollbacks go past it."""
+        with storage.locked(self.root):
+            entry = self.find(reference)
+            if entry.builtin:
+                raise ModelRefused("the built-in model is part of the release and cannot be removed")
+            aliases = self.aliases()
+            pointing = sorted(name for name, alias in aliases.aliases.items() if alias.current == entry.reference)
+            if pointing:
+                raise ModelRefused(
+                    f"{entry.reference} is {' and '.join(pointing)}: promote another first, or roll back"
+                )
+            aliases.forgotten(entry.reference).save(self.root)
+            place = entry.folder.parent
+            with storage.partial_folder(self.root) as partial:
+                place.rename(partial / "removed")
+                if not any(place.parent.iterdir()):
+                    place.parent.rmdir()
+        return entry
+
+    # --- within
+
+    def _check_name(self, name: str) -> None:
+        if re.fullmatch(NAME_PATTERN, name) is None:
+            raise ModelRefused(
+                f"{name!r} can be no model's name: letters, digits, `.`, `_` and `-`; give one with --name"
+            )
+        if name in (BUILTIN, CHAMPION) or name in self.aliases().aliases:
+            raise ModelRefused(f"{name!r} is an alias; give the model another name with --name")
+
+    def _place(self, name: str, revision: str) -> Path:
+        return self.root / REVISIONS / name / revision
+
+    def _added(self) -> Iterator[Entry]:
+        for place in sorted((self.root / REVISIONS).glob("*/*")):
+            entry = self._read(place)
+            if entry is not None:
+                yield entry
+
+    def _read(self, place: Path) -> Entry | None:
+        path = place / MANIFEST_FILE
+        try:
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise ModelDamaged(f"cannot read {path} ({error.strerror})") from None
+        except ValidationError as error:
+            raise ModelDamaged(
+                f"{path} is no manifest that this release reads ({error.error_count()} fields do not fit); upgrade, or "
+                f"delete {place} and add the model again"
+            ) from None
+        return Entry(place / FILES, manifest)
+
+    def _sweep(self) -> None:
+        """Remove what died while it was added, long ago."""
+        for folder in (self.root / storage.PARTIAL).glob("*"):
+            if time.time() - folder.stat().st_mtime > _STALE_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def problems(entry: Entry, progress: storage.Progress = lambda _: None) -> list[str]:
+    """A sentence for each way in which a revision's files are not those that were added."""
+    manifest = entry.manifest
+    found = []
+    if not entry.builtin and entry.folder.parent.name != manifest.revision:
+        found.append(f"{MANIFEST_FILE} is not the one that was written: it would be revision {manifest.revision}")
+    for file in manifest.files:
+        path = entry.folder / file.path
+        try:
+            digest = sha256_of(path)
+        except OSError as error:
+            found.append(f"{file.path} cannot be read ({error.strerror})")
+        else:
+            if digest != file.sha256:
+                found.append(f"{file.path} has changed: its SHA-256 is {digest[:12]}..., not {file.sha256[:12]}...")
+        progress(file.bytes)
+    if entry.builtin:
+        return found + _against_sums(entry)
+    there = {path.name for path in entry.folder.iterdir()} if entry.folder.is_dir() else set()
+    return found + [f"{name} was not added with it" for name in sorted(there - {file.path for file in manifest.files})]
+
+
+def _against_sums(entry: Entry) -> list[str]:
+    """How the embedded model differs from the SHA256SUMS that lie beside it: its manifest is made of what is there."""
+    there = {file.path: file.sha256 for file in entry.manifest.files}
+    path = entry.folder / SUMS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        return [f"{SUMS_FILE} cannot be read ({error.strerror})"]
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return [f"{name} is not the one of {SUMS_FILE}" for name in sorted(listed) if there.get(name) != listed[name]]
+
+
+def check(entry: Entry) -> None:
+    """Raise ModelDamaged where a revision is not as it was added."""
+    wrong = problems(entry)
+    if wrong:
+        raise ModelDamaged(f"{entry.reference}: {wrong[0]}; {_REPAIR[entry.builtin]}")
+
+
+def _describe_builtin(folder: Path) -> Manifest:
+    scanned = scan(folder)
+    digests = {name: sha256_of(folder / name) for name in scanned.files}
+    source = Source(kind="builtin", location=str(folder))
+    return describe(scanned, folder.resolve().name, digests, source=source, given=Given(), added_ms=0)

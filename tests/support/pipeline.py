@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.support.jobs import InBatches
@@ -94,6 +95,7 @@ class Pipeline:
         self.resources: dict[str, MemoryResources] = {}
         self._processors: dict[str, Processor] = {}
         for service in dict.fromkeys(READS.values()):
+            own = {"models_dir": Path("no-registry"), **own}
             settings_class: type[ServiceSettings] = importlib.import_module(f"penstock_{service}.settings").Settings
             settings = settings_class(**{name: own[name] for name in own if name in settings_class.model_fields})
             resources = MemoryResources(settings, self._names, service)

@@ -163,6 +163,11 @@ class Stack:
         """Service -> everything it has logged."""
         return {name: self.log(name).read_text(encoding="utf-8", errors="replace") for name in SERVICES}
 
+    @property
+    def models_dir(self) -> Path:
+        """Its services' model registry."""
+        return self.folder / "models"
+
     def metrics(self, name: str) -> str:
         """What a service shows to Prometheus."""
         return self._get(name, "/metrics")
@@ -248,6 +253,7 @@ class Stack:
             "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "PENSTOCK_TOPIC_PREFIX": self.prefix,
             "PENSTOCK_HTTP_PORT": str(self._ports[name]),
+            "PENSTOCK_MODELS_DIR": str(self.models_dir),
             "PYTHONUNBUFFERED": "1",
             **self._extra,
         }

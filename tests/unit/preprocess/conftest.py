@@ -75,7 +75,9 @@ def stage(model: PromptModel, languages: LanguageDetector, seen: MemoryState, ra
         interactive_ms=900_000,
         bulk_ms=86_400_000,
     )
-    return PreprocessStage(model=model, languages=languages, seen=seen, defaults=defaults, rates=rates, release="0.1.0")
+    return PreprocessStage(
+        model=lambda: model, languages=languages, seen=seen, defaults=defaults, rates=rates, release="0.1.0"
+    )
 
 
 @pytest.fixture

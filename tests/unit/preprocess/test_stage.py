@@ -19,6 +19,7 @@ from penstock.contracts.events import RequestPreprocessed
 from penstock.contracts.ingress import request_id_of
 from penstock.contracts.request import CompletionRequest
 from penstock.runtime.stage import Inbound
+from penstock_preprocess.model import PromptModel
 from penstock_preprocess.stage import PreprocessStage
 
 Build = Callable[..., Inbound]
@@ -300,9 +301,12 @@ def test_the_output_depends_on_the_record_alone(stage: PreprocessStage, inbound:
     assert one == two
 
 
-def test_versions_name_what_made_the_prompt(stage: PreprocessStage) -> None:
-    assert set(stage.versions) == {"preprocess", "tokenizer", "chat-template", "language"}
-    assert stage.versions["tokenizer"].startswith("sha256:")
+def test_versions_name_what_made_the_prompt(stage: PreprocessStage, model: PromptModel, inbound: Build) -> None:
+    assert set(stage.versions) == {"preprocess", "language"}
+    event = accept(stage, inbound(USER))
+    made_with = {"tokenizer": model.tokenizer.digest, "chat-template": model.template.digest}
+    assert event.context.versions == made_with
+    assert all(digest.startswith("sha256:") for digest in made_with.values())
 
 
 def test_the_language_is_that_of_the_last_user_messages(stage: PreprocessStage, inbound: Build) -> None:

@@ -13,6 +13,7 @@ from penstock.runtime.app import Resources, serve
 from penstock.runtime.stage import UnorderedStage
 from penstock_inference.backend import Backend
 from penstock_inference.local import LocalBackend
+from penstock_inference.models import Models, load_local
 from penstock_inference.runner import Limits
 from penstock_inference.settings import Settings
 from penstock_inference.stage import STAGE, InferenceStage
@@ -22,22 +23,33 @@ _log = structlog.get_logger()
 
 def build(settings: Settings, resources: Resources) -> UnorderedStage:
     """The stage with everything it needs."""
-    backend = _servers(settings, resources) if settings.inference_targets else _local(settings)
+    backend = _servers(settings, resources) if settings.inference_targets else _local(settings, resources)
     return InferenceStage(
         backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
     )
 
 
-def _local(settings: Settings) -> Backend:
+def _local(settings: Settings, resources: Resources) -> Backend:
+    """The model of one folder, or whatever an alias of the registry points at."""
     limits = Limits(
         rows=settings.inference_rows,
         context=settings.inference_context,
         threads=settings.inference_threads,
         memory_mib=settings.inference_memory_mib,
     )
-    backend = LocalBackend.load(settings.model_dir, limits)
-    _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-    return backend
+    if settings.model_dir is not None:
+        backend = LocalBackend.load(settings.model_dir, limits)
+        _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
+        return backend
+    models = Models(
+        settings.registry,
+        settings.model,
+        partial(load_local, limits=limits),
+        count=resources.count_model,
+        poll_s=settings.models_poll_ms / 1000,
+        linger_s=settings.inference_linger_s,
+    )
+    return models.backend
 
 
 def _servers(settings: Settings, resources: Resources) -> Backend:

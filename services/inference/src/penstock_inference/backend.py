@@ -1,7 +1,8 @@
 """What generates text for the stage: one small interface, so that a local model and a server look alike.
 
-The embedded one is `local.LocalBackend`, servers are `remote.backend.RemoteBackend`. A backend knows no
-events, deadlines or Kafka; the stage decides what a failed or late generation means.
+`local.LocalBackend` runs a model in a folder, `switching.SwitchingBackend` the one that is promoted and those that
+still have requests; servers are `remote.backend.RemoteBackend`. A backend knows no events, deadlines or Kafka; the
+stage decides what a failed or late generation means.
 """
 
 from __future__ import annotations
@@ -16,6 +17,21 @@ FinishedBy = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
+class Prompts:
+    """What prompts are made with: short digests, None where a model has none."""
+
+    tokenizer: str | None
+    chat_template: str | None
+
+    @classmethod
+    def of(cls, versions: Mapping[str, str]) -> Prompts | None:
+        """As the stage that rendered a prompt noted it; None where it noted nothing."""
+        if "tokenizer" not in versions:
+            return None
+        return cls(versions["tokenizer"], versions.get("chat-template"))
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One answer to generate. `key` names it within the backend; `seed` is resolved already."""
 
@@ -27,11 +43,13 @@ class GenerationRequest:
     tenant: str = "default"
     input_tokens: int = 0
     """The prompt's, as preprocess counted them; 0 where it did not."""
+    prompts: Prompts | None = None
+    """What its prompt was made with, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made an answer, where that is known only at its end."""
+    """What made an answer, where that is not always the same."""
 
     provider: str
     """`gen_ai.provider.name`."""

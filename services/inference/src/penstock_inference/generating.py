@@ -29,7 +29,7 @@ from penstock.contracts.events import (
 from penstock.runtime.logging import frames
 from penstock.runtime.stage import Job, TokenSink
 from penstock_inference import spans
-from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
+from penstock_inference.backend import Backend, GenerationRequest, Piece, Prompts, RequestFault
 from penstock_inference.sampler import resolve_seed
 from penstock_inference.streamed import Streamed, Unfinished
 
@@ -144,6 +144,7 @@ class Generating:
                     event.context.request_id,
                     event.context.tenant,
                     event.findings.input_tokens,
+                    Prompts.of(event.context.versions),
                 )
             )
         except PenstockError as error:

@@ -6,18 +6,13 @@ the session is opened (`runner`); the tokenizer is read by `penstock.text.prompt
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from penstock.contracts.errors import ConfigurationError
-
-CONFIG_FILE = "genai_config.json"
-TOKENIZER_FILE = "tokenizer.json"
-_BESIDE_THE_GRAPH = (CONFIG_FILE, TOKENIZER_FILE, "tokenizer_config.json", "chat_template.jinja")
-_CHUNK_BYTES = 1 << 20
+from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, folder_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +74,7 @@ class ModelLayout:
 
     def digest(self) -> str:
         """`sha256:` and 16 hex digits over the names and contents of all files that make the answers."""
-        names = {name for name in _BESIDE_THE_GRAPH if (self.folder / name).is_file()}
-        names |= {path.name for path in self.folder.glob("*.onnx*") if path.is_file()}
-        whole = hashlib.sha256()
-        for name in sorted(names):
-            content = hashlib.sha256()
-            with (self.folder / name).open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    content.update(chunk)
-            whole.update(f"{name}\0{content.hexdigest()}\n".encode())
-        return f"sha256:{whole.hexdigest()[:16]}"
+        return folder_digest(self.folder)
 
 
 def _refuse(folder: Path, reason: str) -> NoReturn:

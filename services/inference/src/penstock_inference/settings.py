@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from penstock.runtime.served_model import ServedModel
 from penstock.runtime.settings import UnorderedSettings
 
 
-class Settings(UnorderedSettings):
+class Settings(ServedModel, UnorderedSettings):
     """PENSTOCK_ variables of the inference service."""
 
-    model_dir: Path = Field(
-        default=Path("deploy/models/penstock-lm"),
-        description="Folder of the language model, in the layout of the onnxruntime-genai builder.",
+    inference_linger_s: Annotated[float, Field(ge=10, le=86_400)] = Field(
+        default=60.0,
+        description="How long a replaced model stays loaded for prompts of a tokenizer or chat template of its own.",
     )
     inference_targets: str = Field(
         default="",

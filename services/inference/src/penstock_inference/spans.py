@@ -41,7 +41,8 @@ def close_chat(span: Span, completion: Completion, provenance: Provenance | None
     if provenance is not None:
         span.set_attribute("gen_ai.provider.name", provenance.provider)
         span.set_attribute("gen_ai.response.model", provenance.model)
-        span.set_attribute("server.address", provenance.address)
+        if provenance.address:
+            span.set_attribute("server.address", provenance.address)
     span.set_attribute("gen_ai.usage.input_tokens", completion.usage.prompt_tokens)
     span.set_attribute("gen_ai.usage.output_tokens", completion.usage.completion_tokens)
     span.set_attribute("gen_ai.response.finish_reasons", [completion.finish_reason])

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.contracts.errors import ConfigurationError
+from penstock.models.digests import CONFIG_FILE as GENAI_CONFIG
+from penstock.models.folders import TEMPLATE_FILE, TOKENIZER_CONFIG, chat_template
 from penstock.text.prompt_tokens import PromptTokenizer
 from penstock_preprocess.template import ChatTemplate, special_tokens_of
 
-GENAI_CONFIG: Final = "genai_config.json"
-TOKENIZER_CONFIG: Final = "tokenizer_config.json"
-TEMPLATE_FILE: Final = "chat_template.jinja"
 VARIABLE: Final = "PENSTOCK_MODEL_DIR"
 
 
@@ -29,37 +28,40 @@ class PromptModel:
     tokenizer: PromptTokenizer
     template: ChatTemplate
     context_tokens: int
+    also: tuple[str, ...] = ()
+    """Other names that requests may give it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, its own first."""
+        return (self.name, *self.also)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> PromptModel:
-        """Read a model folder; raises ConfigurationError with what is missing."""
+    def from_folder(cls, folder: Path, name: str | None = None, *, also: tuple[str, ...] = ()) -> PromptModel:
+        """Read a model folder, whose name is the model's where none is given; raises ConfigurationError."""
         if not folder.is_dir():
             raise ConfigurationError(f"{VARIABLE}: {folder} is not a folder; give the folder of a model")
         config = _read_json(folder / TOKENIZER_CONFIG)
         return cls(
-            name=folder.resolve().name,
+            name=name or folder.resolve().name,
             tokenizer=PromptTokenizer.from_folder(folder),
             template=_template(folder, config),
             context_tokens=_context_tokens(folder, _read_json(folder / GENAI_CONFIG)),
+            also=also,
         )
 
 
 def _template(folder: Path, config: dict[str, Any]) -> ChatTemplate:
-    path = folder / TEMPLATE_FILE
-    special = special_tokens_of(config)
-    if path.is_file():
-        try:
-            return ChatTemplate(path.read_text(encoding="utf-8"), special, str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{VARIABLE}: cannot read {path} ({type(error).__name__})") from None
-    declared = config.get("chat_template")
-    if isinstance(declared, list):  # several by name, as some models have for the use of tools
-        declared = next((entry.get("template") for entry in declared if entry.get("name") == "default"), None)
-    if not isinstance(declared, str):
+    try:
+        found = chat_template(folder, config)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{VARIABLE}: cannot read {folder / TEMPLATE_FILE} ({type(error).__name__})") from None
+    if found is None:
         raise ConfigurationError(
             f"{VARIABLE}: {folder} has no chat template; add {TEMPLATE_FILE}, or chat_template to {TOKENIZER_CONFIG}"
         )
-    return ChatTemplate(declared, special, str(folder / TOKENIZER_CONFIG))
+    source, place = found
+    return ChatTemplate(source, special_tokens_of(config), str(place))
 
 
 def _context_tokens(folder: Path, config: dict[str, Any]) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
 from penstock.contracts.request import MAX_TOKENS_CEILING, Identifier
+from penstock.runtime.served_model import ServedModel
 from penstock.runtime.settings import ServiceSettings
 from penstock_preprocess.rates import Rate
 
@@ -17,15 +17,13 @@ LANGUAGES = (
 )
 
 
-class Settings(ServiceSettings):
+class Settings(ServedModel, ServiceSettings):
     """Shared settings and those of preprocess; each is the variable PENSTOCK_<FIELD> in capitals."""
 
-    model_dir: Path = Field(
-        default=Path("deploy/models/penstock-lm"),
-        description="Folder of the model, in the layout of the onnxruntime-genai builder.",
-    )
     preprocess_models: tuple[Annotated[str, StringConstraints(min_length=1, max_length=128)], ...] = Field(
-        default=(), description="Names that requests may give as model, a JSON array; the model folder's where empty."
+        default=(),
+        description="Names that requests may give as model, a JSON array; where empty, the alias and the names of the "
+        "models that it points or pointed at.",
     )
     preprocess_max_body_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = Field(
         default=1_048_576, description="Largest request body."

@@ -9,7 +9,7 @@ It removes no personal data and screens nothing: its output is restricted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from penstock.contracts.errors import DuplicateRequest, Expired, InvalidRequest, LimitExceeded, PenstockError
@@ -40,7 +40,7 @@ class Defaults:
     """What a request is given where it says nothing, and what it may ask for."""
 
     models: tuple[str, ...]
-    """Names served; the first where a request names none."""
+    """Names served, the first where a request names none; the model's own where empty."""
     max_body_bytes: int
     max_tokens: int
     tenant: str
@@ -66,7 +66,7 @@ class PreprocessStage(PerRecord):
     def __init__(
         self,
         *,
-        model: PromptModel,
+        model: Callable[[], PromptModel],
         languages: LanguageDetector,
         seen: State,
         defaults: Defaults,
@@ -78,12 +78,7 @@ class PreprocessStage(PerRecord):
         self._seen = seen
         self._defaults = defaults
         self._rates = rates
-        self.versions: Mapping[str, str] = {
-            "preprocess": release,
-            "tokenizer": model.tokenizer.digest,
-            "chat-template": model.template.digest,
-            "language": languages.version,
-        }
+        self.versions: Mapping[str, str] = {"preprocess": release, "language": languages.version}
 
     def process_one(self, inbound: Inbound) -> RequestPreprocessed:
         """The preprocessed request; every error raised knows the request it is about."""
@@ -162,22 +157,25 @@ class PreprocessStage(PerRecord):
                 code="invalid_field",
                 field="request_id",
             )
-        model = self._model_name(request.model)
+        model = self._model()
+        named = self._model_name(request.model, model)
         normalizer = Normalizer()
         turns = _turns(request, normalizer)
         stop = normalizer.texts(request.stop_strings)
-        prompt = self._model.template.render(turns, now_ms=now_ms)
-        input_tokens = len(self._model.tokenizer.encode(prompt))
+        prompt = model.template.render(turns, now_ms=now_ms)
+        input_tokens = len(model.tokenizer.encode(prompt))
         parameters = GenerationParameters(
-            model=model,
+            model=named,
             temperature=0.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
-            max_tokens=self._max_tokens(request, input_tokens),
+            max_tokens=self._max_tokens(request, input_tokens, model.context_tokens),
             stop=_not_blank(stop),
             seed=request.seed,
             stream=bool(request.stream),
             output=_output(request),
         )
+        versions = {"tokenizer": model.tokenizer.digest, "chat-template": model.template.digest}
+        context = context.having(versions={**context.versions, **versions})
         context = self._granted(context, input_tokens + parameters.max_tokens, now_ms)
         return RequestPreprocessed(
             context=self._dated(context, now_ms),
@@ -192,8 +190,8 @@ class PreprocessStage(PerRecord):
             metadata=request.metadata or {},
         )
 
-    def _model_name(self, asked: str | None) -> str:
-        served = self._defaults.models
+    def _model_name(self, asked: str | None, model: PromptModel) -> str:
+        served = self._defaults.models or model.names
         if asked is None:
             return served[0]
         if asked not in served:
@@ -205,9 +203,8 @@ class PreprocessStage(PerRecord):
             )
         return asked
 
-    def _max_tokens(self, request: CompletionRequest, input_tokens: int) -> int:
+    def _max_tokens(self, request: CompletionRequest, input_tokens: int, context_tokens: int) -> int:
         """What was asked for if it fits, else an error; the default shrinks to the room there is."""
-        context_tokens = self._model.context_tokens
         asked = request.output_limit
         field = "max_completion_tokens" if request.max_completion_tokens is not None else "max_tokens"
         if asked is not None and asked >= context_tokens:

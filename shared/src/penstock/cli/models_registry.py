@@ -14,10 +14,9 @@ from penstock.local.errors import ProjectRootError
 from penstock.local.root import project_root
 from penstock.models.aliases import Aliases
 from penstock.models.manifest import Licence
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import EMBEDDED, Entry, Registry
 
 MODELS_DIR_VARIABLE = "PENSTOCK_MODELS_DIR"
-EMBEDDED = Path("deploy/models/penstock-lm")
 
 ModelsDir = Annotated[
     Path | None,

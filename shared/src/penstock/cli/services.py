@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from penstock.cli.errors import StackError
+from penstock.cli.models_registry import MODELS_DIR_VARIABLE as MODELS_DIR
+from penstock.cli.models_registry import configured_models_dir
 from penstock.cli.state import BackingState, ServiceState, StateFolder, ViewerState
 from penstock.cli.vault_key import VARIABLE as VAULT_KEYS
 from penstock.local.errors import ProjectRootError
@@ -61,6 +63,7 @@ def service_environment(
     environment |= {
         "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS": broker.address,
         "PENSTOCK_TOPIC_PREFIX": prefix,
+        MODELS_DIR: configured_models_dir(),
         "PENSTOCK_HTTP_HOST": LOOPBACK,
         "PENSTOCK_HTTP_PORT": str(port),
         "PYTHONUNBUFFERED": "1",

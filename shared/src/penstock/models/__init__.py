@@ -12,6 +12,7 @@ storage    atomic writes, locks, copying
 aliases    `champion`, `canary`: promoted, rolled back
 registry   adding, finding, verifying, removing
 watch      noticing that an alias points elsewhere
+following  loading what it points at then, and keeping the old one where that fails
 
 Nothing here runs a model, and nothing knows Kafka: the inference service and the command use it.
 """

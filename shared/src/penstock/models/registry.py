@@ -31,6 +31,8 @@ from penstock.models.facts import Given, describe
 from penstock.models.folders import ModelFolder, scan
 from penstock.models.manifest import MANIFEST_FILE, NAME_PATTERN, REVISION_DIGITS, Manifest, Source
 
+EMBEDDED = Path("deploy/models/penstock-lm")
+"""Of the embedded model, from the top of a checkout or an image's working folder."""
 REVISIONS = "revisions"
 FILES = "files"
 SUMS_FILE = "SHA256SUMS"
@@ -128,6 +130,12 @@ class Registry:
         if not found:
             raise NoSuchModel(f"no model {reference!r} in {self.root}; see `penstock models list`")
         return max(found, key=lambda entry: entry.manifest.added_ms)
+
+    def name_of(self, reference: str) -> str | None:
+        """The model's name in a reference as aliases have it; None where the embedded model is not whole."""
+        if reference != BUILTIN:
+            return reference.partition("@")[0]
+        return self._builtin.resolve().name if self._builtin.is_dir() else None
 
     # --- changing
 

@@ -49,10 +49,9 @@ class Resources:
     """What a stage may ask for while it is built."""
 
     def __init__(
-        self, settings: ServiceSettings, names: Names, service: str, registry: CollectorRegistry | None = None
+        self, settings: ServiceSettings, names: Names, service: str, metrics: StageMetrics | None = None
     ) -> None:
-        self.registry = registry if registry is not None else CollectorRegistry()
-        """Where a stage registers metrics of its own."""
+        self._metrics = metrics or StageMetrics(service)
         self._settings = settings
         self._names = names
         self._service = service
@@ -94,6 +93,15 @@ class Resources:
             max_entries=self._settings.cancellations_max,
         )
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where a stage registers metrics of its own."""
+        return self._metrics.registry
+
+    def count_model(self, outcome: str) -> None:
+        """Count a model revision that was `loaded` or `refused`."""
+        self._metrics.model_loads.labels(self._service, outcome).inc()
+
     def close(self, *, stores: bool = True) -> None:
         """Deliver what is queued; leave the broker, where no lane uses the stores any more."""
         if "control" in self.__dict__:
@@ -132,7 +140,7 @@ def serve(
     server.start()
     _log.info("runtime.process.started", version=__version__, http_port=server.port, topics=list(consumes))
     names = Names(settings.topic_prefix)
-    resources = Resources(settings, names, name, metrics.registry)
+    resources = Resources(settings, names, name, metrics)
     try:
         access.check(settings)
         stage = build(resources)

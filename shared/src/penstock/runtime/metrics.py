@@ -138,6 +138,12 @@ class StageMetrics:
         self.cancellations = Gauge(
             "penstock_cancellations", "Cancellations in force that the process knows.", ["stage"], registry=registry
         )
+        self.model_loads = Counter(
+            "penstock_model_loads",
+            "Model revisions loaded, and refused while the one before serves on.",
+            ["stage", "outcome"],
+            registry=registry,
+        )
         self.in_flight.labels(stage).set(0)
         self.cancellations.labels(stage).set(0)
 

@@ -265,7 +265,7 @@ def _not_json(cls: type[ServiceSettings], error: SettingsError) -> str:
 
 def _shared_fields() -> set[str]:
     # fields that several services define under one name
-    return set(ServiceSettings.model_fields) | {"model_dir", "vault_keys"}
+    return set(ServiceSettings.model_fields) | {"model", "models_dir", "models_poll_ms", "model_dir", "vault_keys"}
 
 
 def sentences_of(cls: type[ServiceSettings], detail: dict[str, Any]) -> list[str]:

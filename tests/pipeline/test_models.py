@@ -1,0 +1,54 @@
+"""A promoted model of another tokenizer and template: both services take it over, and back."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import count
+from pathlib import Path
+
+from pydantic import SecretStr
+from tests.support.kafka import Publishing
+from tests.support.models import SHIPPED, tiny
+from tests.support.pipeline import Pipeline
+from tests.support.stack import wait_until
+
+from penstock.contracts import topics
+from penstock.contracts.results import RequestFinished
+from penstock.models.manifest import Source
+from penstock.models.registry import Entry, Registry
+from penstock.vault import new_key
+
+
+def test_tokenizer_template_and_weights_change_together(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry", SHIPPED)
+    small = registry.add(tiny(tmp_path / "small"), source=Source(kind="folder", location="x")).entry
+    pipeline = Pipeline(models_dir=registry.root, models_poll_ms=50, vault_keys=SecretStr(new_key("test")))
+    numbers = count()
+
+    def send(model: str | None = None) -> RequestFinished | None:
+        body = {"prompt": "hello", "max_tokens": 4, "request_id": f"r{next(numbers)}", "model": model}
+        journey = pipeline.run(Publishing(json.dumps(body).encode()), now_ms=time.time_ns() // 1_000_000)
+        # without one the request was put off: its model is being loaded
+        return journey.result if journey.outputs[topics.RESULTS] else None
+
+    def made_by(entry: Entry, model: str | None = None) -> bool:
+        result = send(model)
+        manifest = entry.manifest
+        expected = (manifest.answers, manifest.tokenizer, manifest.chat_template)
+        if (
+            result is None
+            or tuple(result.versions[name] for name in ("model", "tokenizer", "chat-template")) != expected
+        ):
+            return False
+        assert (result.status, result.model) == ("completed", model or manifest.name)
+        return True
+
+    embedded = registry.find("builtin")
+    assert made_by(embedded)
+    registry.promote("small")
+    wait_until(lambda: made_by(small), "answers of the promoted model")
+    wait_until(lambda: made_by(small, "penstock-lm"), "answers for those who name the model before")
+    wait_until(lambda: made_by(small, "champion"), "answers for those who name the alias")
+    registry.rollback()
+    wait_until(lambda: made_by(embedded), "answers of the model before")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.hub import COMMIT, FakeHub
 from tests.support.models import hugging_face, tiny
 from typer.testing import CliRunner
 
@@ -46,8 +49,8 @@ def test_from_adding_to_rolling_back(tmp_path: Path) -> None:
 
 
 def test_people_read_the_same(tmp_path: Path) -> None:
-    status, said, why = run("add", hugging_face(tmp_path / "hf", "---\nlicense: gemma\n---\n"))
-    assert (status, "convert it" in said) == (0, True)
+    status, said, why = run("add", hugging_face(tmp_path / "hf", "---\nlicense: gemma\n---\n"), "--as-is")
+    assert (status, "kept as it is" in said) == (0, True)
     assert "restricts use: the prohibited use policy applies" in why
     status, said, _ = run("list")
     assert (status, said.splitlines()[0].split()[:3]) == (0, ["model", "alias", "format"])
@@ -125,3 +128,25 @@ def test_the_local_stacks_services_get_an_absolute_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PENSTOCK_MODELS_DIR", "here")
     assert configured_models_dir() == str(tmp_path / "here")
+
+
+def test_a_model_comes_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with FakeHub("acme/small", tiny(tmp_path / "any"), token="secret") as hub:
+        monkeypatch.setenv("PENSTOCK_HUB_ENDPOINT", hub.endpoint)
+        status, _, why = run("add", "hub:acme/small")
+        assert (status, "HF_TOKEN" in why) == (1, True)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        added = read("add", "hub:acme/small", "--name", "support", "--licence", "mit")
+    assert (added["name"], added["source"]["location"], added["source"]["revision"]) == (
+        "support",
+        "acme/small",
+        COMMIT,
+    )
+    status, _, why = run("add", "hub:acme/small", "--hub-endpoint", "http://hub.example.org")
+    assert (status, "https://" in why) == (1, True)
+
+
+def test_the_hubs_client_is_imported_only_where_it_is_used() -> None:
+    code = "import sys, penstock.cli.main; sys.exit('httpx' in sys.modules or 'yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from penstock.cli.models_registry import ModelsDir, Reference, as_dict, open_registry, size
-from penstock.cli.options import Json, print_json, progress_bar
+from penstock.cli.models_registry import ModelsDir, Reference, as_dict, byte_bar, open_registry, size
+from penstock.cli.options import Json, print_json
 from penstock.cli.render import err, out, printable
+from penstock.models import convert
+from penstock.models.adding import ENDPOINT, SCHEME, TOKEN_VARIABLE, How, add_folder, add_from_hub
 from penstock.models.aliases import CHAMPION
 from penstock.models.facts import Given
-from penstock.models.folders import scan
-from penstock.models.manifest import UNKNOWN, Evaluation, Manifest, Source
-from penstock.models.registry import Registry
+from penstock.models.manifest import UNKNOWN, Evaluation, Manifest
 
 Alias = Annotated[str, typer.Option("--as", metavar="ALIAS", help="Such as `canary`; else the one that serves all.")]
 AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="Such as `canary`.")]
@@ -23,7 +24,11 @@ AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="Such as `
 
 def models_add(  # noqa: PLR0917  # a command: its parameters are options
     source: Annotated[
-        str, typer.Argument(metavar="DIR", help="A folder of the onnxruntime-genai builder, or of Hugging Face.")
+        str,
+        typer.Argument(
+            metavar="DIR|hub:ORG/NAME[@REV]",
+            help="A folder of the onnxruntime-genai builder or of Hugging Face, or a model on the hub.",
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="The model's name; else the folder's.")] = None,
     licence: Annotated[
@@ -44,16 +49,28 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
     data: Annotated[
         list[str] | None, typer.Option("--data", metavar="NAME", help="A data set it was tuned on; repeatable.")
     ] = None,
+    precision: Annotated[
+        convert.Precision, typer.Option("--precision", help="Of the weights, where they are converted.")
+    ] = "int4",
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Keep a Hugging Face folder as it is; it cannot serve.")
+    ] = False,
+    hub_endpoint: Annotated[
+        str, typer.Option("--hub-endpoint", envvar="PENSTOCK_HUB_ENDPOINT", metavar="URL", help="The hub's address.")
+    ] = ENDPOINT,
     models_dir: ModelsDir = None,
     as_json: Json = False,
 ) -> None:
     """Copy a model into the registry as a new revision, which nothing changes any more. The same twice is one revision.
 
-    Taken are safetensors and ONNX files with what a loader needs beside them; a folder with pickles is refused.
-    Licence, data sets and evaluations are read from the front matter of its README.md. Nothing serves it before it is
-    promoted.
+    Taken are safetensors and ONNX files with what a loader needs beside them; pickles are refused. Licence, data sets
+    and evaluations are read from the front matter of its README.md. A Hugging Face folder is converted where
+    penstock[convert] is installed. Nothing serves it before it is promoted.
 
-    Examples: `penstock models add ./my-model`, `penstock models add ./out --name support --licence apache-2.0`
+    From the hub only what is named is fetched, of one commit, each file checked by its digest; a cut download goes on
+    where it ended. A token is read from HF_TOKEN.
+
+    Examples: `penstock models add ./my-model`, `penstock models add hub:ORG/NAME@v1.0 --name support --precision int8`
     """
     given = Given(
         licence=licence,
@@ -63,28 +80,17 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
         data=tuple(data or ()),
     )
     registry = open_registry(models_dir)
-    _add_folder(registry, Path(source).expanduser(), given, name, as_json=as_json)
+    how = How(given, name, precision, as_is)
+    if source.startswith(SCHEME):
+        from penstock.models.hub import Hub  # noqa: PLC0415  # its client takes 0.1 s to import
 
-
-def _add_folder(registry: Registry, folder: Path, given: Given, name: str | None, *, as_json: bool) -> None:
-    scanned = scan(folder)
-    total, done = sum((folder / file).stat().st_size for file in scanned.files), 0
-    with progress_bar("adding", total, unit="bytes") as show:
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            show(done, None)
-
-        added = registry.add(
-            folder,
-            source=Source(kind="folder", location=str(folder.resolve())),
-            given=given,
-            name=name,
-            progress=progress,
-        )
-    if scanned.left_out:
-        err.print(f"left out: {printable(', '.join(scanned.left_out))}", markup=False)
+        with Hub(hub_endpoint, os.environ.get(TOKEN_VARIABLE)) as hub:
+            result = add_from_hub(registry, source, how, byte_bar, hub)
+    else:
+        result = add_folder(registry, Path(source).expanduser(), how, byte_bar)
+    if result.left_out:
+        err.print(f"left out: {printable(', '.join(result.left_out))}", markup=False)
+    added = result.added
     manifest = added.entry.manifest
     _warn(manifest)
     if as_json:
@@ -94,8 +100,14 @@ def _add_folder(registry: Registry, folder: Path, given: Given, name: str | None
     out.print(f"{said} {manifest.reference} ({size(manifest.bytes)})", markup=False)
     if manifest.answers is not None:
         out.print(f"let it serve with `penstock models promote {manifest.reference}`", markup=False)
+    elif result.unconverted:
+        out.print(
+            f"not converted, so it cannot serve: {', '.join(result.unconverted)} not installed; install "
+            "penstock[convert] and add it again",
+            markup=False,
+        )
     else:
-        out.print("a Hugging Face folder: convert it before it can serve", markup=False)
+        out.print("kept as it is: add it again without --as-is before it can serve", markup=False)
 
 
 def models_promote(

@@ -15,12 +15,13 @@ from penstock.cli.models_registry import (
     Reference,
     aliases_of,
     as_dict,
+    byte_bar,
     licence_line,
     moment,
     open_registry,
     size,
 )
-from penstock.cli.options import Json, print_json, progress_bar
+from penstock.cli.options import Json, print_json
 from penstock.cli.render import err, out, printable
 from penstock.models.aliases import Aliases
 from penstock.models.registry import Entry, problems
@@ -113,15 +114,8 @@ def models_verify(
     """
     registry = open_registry(models_dir)
     entries = registry.entries() if model is None else [registry.find(model)]
-    total, done = sum(entry.manifest.bytes for entry in entries), 0
     found: dict[str, list[str]] = {}
-    with progress_bar("verifying", total, unit="bytes") as show:
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            show(done, None)
-
+    with byte_bar("verifying", sum(entry.manifest.bytes for entry in entries)) as progress:
         for entry in entries:
             found[entry.manifest.reference] = problems(entry, progress)
     wrong = any(found.values())

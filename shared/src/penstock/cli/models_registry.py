@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from penstock.cli.options import progress_bar
 from penstock.cli.state import StateFolder
 from penstock.local.errors import ProjectRootError
 from penstock.local.root import project_root
@@ -48,6 +51,20 @@ def open_registry(given: Path | None) -> Registry:
     except ProjectRootError:
         embedded = EMBEDDED.resolve()  # as in an image, whose working folder has it
     return Registry(models_dir(given), embedded)
+
+
+@contextmanager
+def byte_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on terminals; the function takes how many bytes more are done."""
+    done = 0
+    with progress_bar(what, total, unit="bytes") as show:
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            show(done, None)
+
+        yield progress
 
 
 def aliases_of(entry: Entry, aliases: Aliases) -> list[str]:

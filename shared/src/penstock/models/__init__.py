@@ -8,6 +8,9 @@ safetensors, onnx    the little that is read of the weights' own files
 licences   what is known of licences that restrict use
 cards      a model card's front matter
 facts      a folder's facts together: context length, weights, chat template, card
+hub        fetching from a hub, resumed and checked
+convert    a Hugging Face folder to one that is served, where the extra is installed
+adding     fetch, convert and add in one
 storage    atomic writes, locks, copying
 aliases    `champion`, `canary`: promoted, rolled back
 registry   adding, finding, verifying, removing

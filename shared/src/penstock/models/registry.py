@@ -137,6 +137,15 @@ class Registry:
             return reference.partition("@")[0]
         return self._builtin.resolve().name if self._builtin.is_dir() else None
 
+    def check_name(self, name: str) -> None:
+        """Raise ModelRefused where a name can be no model's here."""
+        if re.fullmatch(NAME_PATTERN, name) is None:
+            raise ModelRefused(
+                f"{name!r} can be no model's name: letters, digits, `.`, `_` and `-`; give one with --name"
+            )
+        if name in (BUILTIN, CHAMPION) or name in self.aliases().aliases:
+            raise ModelRefused(f"{name!r} is an alias; give the model another name with --name")
+
     # --- changing
 
     def add(
@@ -151,7 +160,7 @@ class Registry:
         """Copy a folder in as a new revision of `name` (the folder's where absent); the same twice changes nothing."""
         scanned = scan(folder)
         name = name or folder.resolve().name
-        self._check_name(name)
+        self.check_name(name)
         storage.check_room(self.root, sum((folder / file).stat().st_size for file in scanned.files))
         self._sweep()
         with storage.partial_folder(self.root) as partial:
@@ -174,7 +183,7 @@ class Registry:
                 return self._put_in_place(partial, manifest)
 
     def _put_in_place(self, partial: Path, manifest: Manifest) -> Added:
-        self._check_name(manifest.name)
+        self.check_name(manifest.name)
         place = self._place(manifest.name, manifest.revision)
         there = self._read(place)
         if there is not None:
@@ -241,14 +250,6 @@ class Registry:
         return entry
 
     # --- within
-
-    def _check_name(self, name: str) -> None:
-        if re.fullmatch(NAME_PATTERN, name) is None:
-            raise ModelRefused(
-                f"{name!r} can be no model's name: letters, digits, `.`, `_` and `-`; give one with --name"
-            )
-        if name in (BUILTIN, CHAMPION) or name in self.aliases().aliases:
-            raise ModelRefused(f"{name!r} is an alias; give the model another name with --name")
 
     def _place(self, name: str, revision: str) -> Path:
         return self.root / REVISIONS / name / revision

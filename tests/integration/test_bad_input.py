@@ -115,7 +115,7 @@ CASES = (
     Case("max_tokens in words", body(max_tokens="four"), "invalid_field", "max_tokens", "a whole number"),
     Case("more max_tokens than the model has", body(max_tokens=131_072), "limit_exceeded", "max_tokens"),
     Case("a temperature above its range", body(temperature=3), "invalid_field", "temperature", 2),
-    Case("an unknown model", body(model="gpt-99"), "unknown_model", "model", "penstock-lm"),
+    Case("an unknown model", body(model="gpt-99"), "unknown_model", "model", "penstock-lm, champion"),
 )
 NAMES = [case.name for case in CASES]
 

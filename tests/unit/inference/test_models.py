@@ -52,11 +52,12 @@ def prompts_of(entry: Entry) -> Prompts:
 def answer(models: Models, key: int, prompts: Prompts | None = None) -> str | None:
     """The model digest of an answer of three tokens."""
     event = event_of(text="a", max_tokens=3)
-    models.backend.add(GenerationRequest(key, event.prompt, event.parameters, 0, prompts))
-    digest = models.backend.versions_of(key)["model"]
+    models.backend.add(GenerationRequest(key, event.prompt, event.parameters, 0, prompts=prompts))
     for _ in range(50):
-        if any(piece.finish_reason for piece in models.backend.step()):
-            return digest
+        for piece in models.backend.step():
+            if piece.finish_reason is not None:
+                assert piece.provenance is not None
+                return piece.provenance.versions["model"]
     raise AssertionError("no end")
 
 

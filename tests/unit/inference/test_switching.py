@@ -26,20 +26,19 @@ def loaded(name: str, prompts: Prompts = OURS, **given: Mapping[str, Exception])
 
 def request(key: int, prompts: Prompts | None = OURS, tokens: int = 3, text: str = "x") -> GenerationRequest:
     event = event_of(text=text, max_tokens=tokens)
-    return GenerationRequest(key, event.prompt, event.parameters, 0, prompts)
+    return GenerationRequest(key, event.prompt, event.parameters, 0, prompts=prompts)
 
 
-def name_of(backend: SwitchingBackend, key: int) -> str:
-    return backend.versions_of(key)["model"]
-
-
-def run(backend: SwitchingBackend) -> dict[int, int]:
-    """Steps until nothing is left; key -> tokens of what finished."""
+def run(backend: SwitchingBackend) -> dict[int, str]:
+    """Steps until nothing is left; key -> the model that answered."""
     finished = {}
     for _ in range(100):
         for piece in backend.step():
             if piece.finish_reason is not None:
-                finished[piece.key] = piece.tokens
+                assert piece.provenance is not None
+                assert (piece.provenance.provider, piece.tokens) == ("penstock", 3)
+                assert piece.provenance.versions == {"model": piece.provenance.model}
+                finished[piece.key] = piece.provenance.model
     return finished
 
 
@@ -50,9 +49,8 @@ def test_new_requests_go_to_the_promoted_model_and_those_under_way_end_where_the
     backend.take(loaded("new"), promoted=True)
     backend.add(request(2))
     backend.add(request(3, prompts=None))
-    assert [name_of(backend, key) for key in (1, 2, 3)] == ["old", "new", "new"]
     assert backend.retire() == []
-    assert run(backend) == {1: 3, 2: 3, 3: 3}
+    assert run(backend) == {1: "old", 2: "new", 3: "new"}
     assert backend.retire() == ["old"]
     assert backend.retire() == []
 
@@ -85,7 +83,7 @@ def test_a_prompt_of_another_tokenizer_waits_for_a_model_that_has_it() -> None:
     assert backend.wanted() == []
     backend.add(request(1, THEIRS))
     backend.add(request(2))
-    assert [name_of(backend, key) for key in (1, 2)] == ["theirs", "ours"]
+    assert run(backend) == {1: "theirs", 2: "ours"}
 
 
 def test_a_prompt_of_no_known_model_is_refused_and_one_of_the_same_tokens_is_not() -> None:
@@ -99,7 +97,7 @@ def test_a_prompt_of_no_known_model_is_refused_and_one_of_the_same_tokens_is_not
         backend.add(request(1, THEIRS))
     assert refused.value.code == "model_gone"
     backend.add(request(2, same_tokens))
-    assert name_of(backend, 2) == "ours"
+    assert run(backend) == {2: "ours"}
     backend.take(loaded("new"), promoted=True)
     with pytest.raises(Overloaded):  # a promotion may have brought what was missing
         backend.add(request(3, THEIRS))
@@ -110,10 +108,10 @@ def test_a_model_of_other_prompts_lingers_after_its_last_request() -> None:
     backend = SwitchingBackend(loaded("ours"), linger_s=60, monotonic=clock)
     backend.take(loaded("theirs", THEIRS), promoted=True)
     clock.now += 59
-    backend.add(request(1, OURS, tokens=1))
+    backend.add(request(1, OURS))
     clock.now += 100
     assert backend.retire() == []
-    assert run(backend) == {1: 1}
+    assert run(backend) == {1: "ours"}
     clock.now += 59
     assert backend.retire() == []
     clock.now += 1
@@ -161,3 +159,17 @@ def test_a_fault_of_one_model_leaves_the_other_alone() -> None:
             faults.append(fault.key)
             backend.cancel(fault.key)
     assert (faults, finished) == ([1], {2: 3})
+
+
+def test_closing_ends_the_models_and_whoever_loads() -> None:
+    ended: list[str] = []
+
+    class Closing(Named):
+        def close(self) -> None:
+            ended.append(self.versions["model"])
+
+    backend = SwitchingBackend(Loaded("old", Closing("old"), OURS), ended=lambda: ended.append("loader"))
+    backend.take(Loaded("new", Closing("new"), OURS), promoted=True)
+    backend.wake()
+    backend.close()
+    assert ended == ["loader", "old", "new"]

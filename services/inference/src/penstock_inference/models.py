@@ -52,9 +52,7 @@ class Models:
         self._failed: dict[Prompts, float] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self.backend = SwitchingBackend(
-            self._following.value, linger_s=linger_s, ask=self._wake.set, ended=self.close
-        )
+        self.backend = SwitchingBackend(self._following.value, linger_s=linger_s, ask=self._wake.set, ended=self.close)
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
         self._thread.start()
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-import httpx
+import httpx2
 
 from penstock import __version__
 from penstock.models import storage
@@ -31,7 +31,7 @@ from penstock.models.folders import is_taken, refuse_pickles
 OFFLINE_VARIABLE: Final = "HF_HUB_OFFLINE"
 _REFERENCE = re.compile(r"(?P<repository>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,128}))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 _ATTEMPTS = 5
 _CHUNK_BYTES = 1 << 20
 _PART = ".part"
@@ -95,7 +95,7 @@ class Hub:
         headers = {"User-Agent": f"penstock/{__version__}", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._client = httpx.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True)
+        self._client = httpx2.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True)
 
     def __enter__(self) -> Hub:
         return self
@@ -113,7 +113,7 @@ class Hub:
                 said = response.json()
                 commit = said["sha"]
                 listed = [_file(entry) for entry in said["siblings"]]
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 raise self._unreachable(error) from None
             except (ValueError, TypeError, KeyError):
                 commit, listed = None, []
@@ -164,7 +164,7 @@ class Hub:
                 return
             try:
                 self._stream(model, file, part, have)
-            except (httpx.TransportError, _Cut) as error:
+            except (httpx2.TransportError, _Cut) as error:
                 came = part.stat().st_size if part.exists() else 0
                 failures = 0 if came > have else failures + 1
                 if failures >= _ATTEMPTS:
@@ -174,7 +174,7 @@ class Hub:
     def _stream(self, model: HubModel, file: HubFile, part: Path, have: int) -> None:
         url = f"{self._endpoint}/{model.repository}/resolve/{model.commit}/{quote(file.name)}"
         with self._asked(url, f"{file.name} of {model.repository}", start=have) as response:
-            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+            resumed = response.status_code == httpx2.codes.PARTIAL_CONTENT
             with part.open("ab" if resumed else "wb") as writing:
                 room = file.bytes - (have if resumed else 0)
                 for chunk in response.iter_bytes():  # as they come: a chunk of a given size would be lost in a cut
@@ -189,16 +189,16 @@ class Hub:
             raise ModelDamaged(f"{file.name} of {model.repository} is longer than the hub declares; try again")
 
     @contextmanager
-    def _asked(self, url: str, what: str, start: int = 0) -> Iterator[httpx.Response]:
+    def _asked(self, url: str, what: str, start: int = 0) -> Iterator[httpx2.Response]:
         """The answer to a GET, once it is none that a later attempt may improve."""
         headers = {"Range": f"bytes={start}-"} if start else {}
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 response = self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 if attempt == _ATTEMPTS:
                     raise self._unreachable(error) from None
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 raise HubError(f"{self._endpoint} does not answer as a hub does ({type(error).__name__})") from None
             else:
                 if not _passing(response.status_code) or attempt == _ATTEMPTS:
@@ -212,16 +212,16 @@ class Hub:
             response.close()
 
     def _judge(self, status: int, what: str) -> None:
-        if status in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+        if status in (httpx2.codes.OK, httpx2.codes.PARTIAL_CONTENT):
             return
-        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
             raise HubError(
                 f"{self._endpoint} does not show {what}: it does not exist, is private, or wants its licence accepted "
                 f"first; accept it on the model's page, and give a token in {TOKEN_VARIABLE}"
             )
-        if status == httpx.codes.NOT_FOUND:
+        if status == httpx2.codes.NOT_FOUND:
             raise HubError(f"{self._endpoint} has no {what}; check name and revision")
-        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if status == httpx2.codes.RANGE_NOT_SATISFIABLE:
             raise HubError(f"{self._endpoint} has another {what} than it declared; try again later")
         raise HubError(f"{self._endpoint} answered {status} for {what}; try again later: {_AGAIN}")
 

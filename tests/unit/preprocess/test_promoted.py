@@ -45,6 +45,15 @@ def test_the_promoted_model_is_read_after_the_poll_and_keeps_the_names_before_it
     assert promoted().names == ("penstock-lm", "champion")
 
 
+def test_a_name_stands_once_however_often_it_was_promoted(registry: Registry, tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "changed", context_length=128)
+    other = registry.add(folder, source=Source(kind="folder", location="x"), name="small").entry
+    for reference in (registry.find("builtin").reference, other.reference, "builtin", other.reference):
+        registry.promote(reference)
+    assert PromotedModel(registry, "champion")().names == ("small", "champion", "penstock-lm")
+    assert PromotedModel(registry, "small")().names == ("small",)
+
+
 def test_what_cannot_be_read_leaves_the_old_one(registry: Registry) -> None:
     clock = Clock()
     outcomes: list[str] = []

@@ -33,8 +33,8 @@ class PromptModel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All its names, its own first."""
-        return (self.name, *self.also)
+        """All its names, its own first, each once."""
+        return tuple(dict.fromkeys((self.name, *self.also)))
 
     @classmethod
     def from_folder(cls, folder: Path, name: str | None = None, *, also: tuple[str, ...] = ()) -> PromptModel:

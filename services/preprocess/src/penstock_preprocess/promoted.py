@@ -52,4 +52,4 @@ class PromotedModel:
         if alias is None:
             return (self._reference,) if "@" not in self._reference else ()
         before = (self._registry.name_of(reference) for reference in reversed(alias.before))
-        return (self._reference, *dict.fromkeys(name for name in before if name is not None))
+        return (self._reference, *(name for name in before if name is not None))

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from penstock_inference.engine import Engine, Generation
+from penstock_inference.engine import Engine
 from penstock_inference.layout import ModelLayout
 from penstock_inference.runner import Limits, OnnxRunner
-from penstock_inference.sampler import Sampler
+from penstock_inference.scheduler import Generation
 
 ROOT = Path(__file__).parents[2]
 Case = tuple[list[int], int]
@@ -38,14 +38,15 @@ def cases(vocabulary: int, count: int) -> list[Case]:
 
 def measure(runner: OnnxRunner, work: list[Case]) -> dict[str, float]:
     """One round of all requests, submitted at once."""
-    engine, choose = Engine(runner), Sampler(0.0, 1.0, 0).choose
+    engine = Engine(runner, lambda _, logits: int(logits.argmax()))
     for key, (prompt, tokens) in enumerate(work):
-        engine.add(Generation(key, prompt, tokens, choose, frozenset()))
+        engine.add(Generation(key, prompt, tokens))
     first: dict[int, float] = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    while plan := engine.plan():
-        for generation in engine.update(plan, engine.run(plan)):
-            first.setdefault(generation.key, time.perf_counter() - wall)
+    while advanced := engine.step():
+        for generation in advanced:
+            if generation.tokens:
+                first.setdefault(generation.key, time.perf_counter() - wall)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     total = sum(tokens for _, tokens in work)
     return {

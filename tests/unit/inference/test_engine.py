@@ -1,4 +1,4 @@
-"""Batching of rows, over a runner whose answers depend on what its rows hold."""
+"""Plans run over a runner whose answers depend on what its rows hold."""
 
 from __future__ import annotations
 
@@ -8,28 +8,40 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from penstock_inference.engine import Engine, Generation, Logits
+from penstock_inference.backend import RequestFault
+from penstock_inference.engine import Engine, Logits
+from penstock_inference.prefixes import Block, PrefixCache
+from penstock_inference.scheduler import Generation
 
 VOCABULARY = 50
 EOS = 3
 
 
 class LedgerRunner:
-    """Keeps each row's tokens and answers by their hash: a wrong row, length or move changes the answer."""
+    """Keeps each row's tokens and answers by their hash: a wrong row, length, move or cut changes the answer."""
 
-    def __init__(self, rows: int, context_length: int = 64) -> None:
+    def __init__(self, rows: int, context_length: int = 64, cache_tokens: int | None = None) -> None:
         self.rows = rows
         self.context_length = context_length
-        self.held: list[list[int]] = [[] for _ in range(rows)]
-        self.passes: list[tuple[str, int]] = []
+        self.cache_tokens = cache_tokens or rows * context_length
+        self.held: list[list[int]] = []
+        self.prefilled = 0
+        self.refuses: int | None = None
 
-    def prefill(self, row: int, ids: Sequence[int]) -> Logits:
-        self.passes.append(("prefill", row))
-        self.held[row] = list(ids)
+    def arrange(self, row_length: int, kept: Sequence[int]) -> None:
+        rows = min(self.rows, self.cache_tokens // row_length)
+        self.held = [[*row[:length]] for row, length in zip(self.held, kept, strict=False)]
+        self.held += [[] for _ in range(rows - len(self.held))]
+
+    def prefill(self, row: int, start: int, ids: Sequence[int]) -> Logits:
+        if self.refuses in ids:
+            raise RuntimeError("refused")
+        assert len(self.held[row]) >= start
+        self.prefilled += len(ids)
+        self.held[row] = [*self.held[row][:start], *ids]
         return np.stack([self._answer(row)])
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int]) -> Logits:
-        self.passes.append(("decode", len(ids)))
         for row, (token, length) in enumerate(zip(ids, lengths, strict=True)):
             assert len(self.held[row]) >= length
             self.held[row] = [*self.held[row][:length], token]
@@ -38,6 +50,12 @@ class LedgerRunner:
     def move(self, source: int, target: int, length: int) -> None:
         self.held[target] = self.held[source][:length]
 
+    def read(self, row: int, start: int, stop: int) -> Block:
+        return np.array(self.held[row][start:stop])
+
+    def write(self, row: int, start: int, block: Block) -> None:
+        self.held[row] = [*self.held[row][:start], *block.tolist()]
+
     def _answer(self, row: int) -> Logits:
         digest = hashlib.sha256(bytes(self.held[row])).digest()
         logits: Logits = np.zeros(VOCABULARY, dtype=np.float32)
@@ -45,34 +63,35 @@ class LedgerRunner:
         return logits
 
 
-def _greedy(logits: Logits) -> int:
+def _greedy(generation: Generation, logits: Logits) -> int:
     return int(np.argmax(logits))
 
 
 def _generation(key: int, length: int, max_tokens: int, eos: frozenset[int] = frozenset({EOS})) -> Generation:
-    prompt = [(key * 7 + each) % VOCABULARY for each in range(length)]
-    return Generation(key, prompt, max_tokens, _greedy, eos)
+    return Generation(key, [(key * 7 + each) % VOCABULARY for each in range(length)], max_tokens, eos)
 
 
 def _run(engine: Engine) -> None:
-    while plan := engine.plan():
-        engine.update(plan, engine.run(plan))
+    while engine.step():
+        pass
 
 
 def _mixed() -> list[Generation]:
-    return [_generation(key, 1 + key * 3 % 11, 1 + key * 5 % 23) for key in range(40)]
+    return [_generation(key, 1 + key * 3 % 37, 1 + key * 5 % 23) for key in range(40)]
 
 
 def _alone(generation: Generation) -> list[int]:
-    engine = Engine(LedgerRunner(1))
+    engine = Engine(LedgerRunner(1), _greedy)
     engine.add(generation)
     _run(engine)
     return generation.tokens
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8, 64])
-def test_every_row_gets_what_it_gets_alone(rows: int) -> None:
-    engine, generations = Engine(LedgerRunner(rows)), _mixed()
+@pytest.mark.parametrize("prefix_bytes", [0, 1 << 10, 1 << 20])
+def test_every_row_gets_what_it_gets_alone(rows: int, prefix_bytes: int) -> None:
+    engine = Engine(LedgerRunner(rows), _greedy, step_tokens=rows + 20, prefixes=PrefixCache(prefix_bytes))
+    generations = _mixed()
     for generation in generations:
         engine.add(generation)
     _run(engine)
@@ -80,30 +99,12 @@ def test_every_row_gets_what_it_gets_alone(rows: int) -> None:
     assert {each.finished for each in generations} == {"eos", "length"}
 
 
-def test_free_rows_are_filled_before_others_go_on_and_passes_carry_no_idle_row() -> None:
-    runner = LedgerRunner(2)
-    engine = Engine(runner)
-    for key, tokens in enumerate((4, 2, 2)):
-        engine.add(_generation(key, 5, tokens, frozenset()))
-    _run(engine)
-    assert runner.passes == [
-        ("prefill", 0),
-        ("prefill", 1),
-        ("decode", 2),
-        ("prefill", 1),
-        ("decode", 2),
-        ("decode", 1),
-    ]
-
-
 def test_a_request_joins_while_others_run() -> None:
-    engine = Engine(LedgerRunner(4))
+    engine = Engine(LedgerRunner(4), _greedy)
     first, late = _generation(1, 5, 12, frozenset()), _generation(2, 9, 12, frozenset())
     engine.add(first)
     for _ in range(4):
-        plan = engine.plan()
-        assert plan is not None
-        engine.update(plan, engine.run(plan))
+        assert engine.step() == (first,)
     engine.add(late)
     _run(engine)
     assert first.tokens == _alone(_generation(1, 5, 12, frozenset()))
@@ -111,14 +112,12 @@ def test_a_request_joins_while_others_run() -> None:
 
 
 def test_cancelled_rows_leave_and_the_others_are_untouched() -> None:
-    engine = Engine(LedgerRunner(3))
+    engine = Engine(LedgerRunner(3), _greedy)
     generations = [_generation(key, 4, 10, frozenset()) for key in range(5)]
     for generation in generations:
         engine.add(generation)
     for _ in range(5):
-        plan = engine.plan()
-        assert plan is not None
-        engine.update(plan, engine.run(plan))
+        engine.step()
     engine.cancel(generations[0])
     engine.cancel(generations[4])
     _run(engine)
@@ -130,7 +129,7 @@ def test_cancelled_rows_leave_and_the_others_are_untouched() -> None:
 
 
 def test_cancelling_what_has_finished_changes_nothing() -> None:
-    engine = Engine(LedgerRunner(1))
+    engine = Engine(LedgerRunner(1), _greedy)
     generation = _generation(1, 4, 3, frozenset())
     engine.add(generation)
     _run(engine)
@@ -138,26 +137,103 @@ def test_cancelling_what_has_finished_changes_nothing() -> None:
     assert generation.finished == "length"
 
 
-def test_clear_forgets_all() -> None:
-    engine = Engine(LedgerRunner(1))
-    for key in range(3):
-        engine.add(_generation(key, 4, 5))
-    plan = engine.plan()
-    assert plan is not None
-    engine.clear()
-    assert engine.plan() is None
-
-
-@pytest.mark.parametrize(("length", "tokens"), [(0, 5), (64, 1), (60, 5), (10, 0)])
-def test_refuses_what_cannot_fit(length: int, tokens: int) -> None:
-    with pytest.raises(ValueError, match="do not fit"):
-        Engine(LedgerRunner(1)).add(_generation(1, length, tokens))
-
-
 def test_the_context_can_be_filled_to_the_last_token() -> None:
-    engine = Engine(LedgerRunner(2))
+    engine = Engine(LedgerRunner(2), _greedy)
     generation = _generation(1, 60, 4, frozenset())
     engine.add(generation)
     _run(engine)
     assert len(generation.tokens) == 4
     assert generation.cached == 63
+
+
+def test_a_failing_prompt_is_its_requests_fault_alone() -> None:
+    runner = LedgerRunner(3)
+    engine = Engine(runner, _greedy)
+    good, bad = _generation(1, 5, 12, frozenset()), _generation(2, 5, 12, frozenset())
+    runner.refuses = bad.prompt[-1]
+    engine.add(good)
+    engine.add(bad)
+    engine.step()
+    with pytest.raises(RequestFault) as fault:
+        engine.step()
+    assert fault.value.key == 2
+    _run(engine)
+    assert good.tokens == _alone(_generation(1, 5, 12, frozenset()))
+
+
+def test_a_failing_choice_is_its_requests_fault_and_the_others_tokens_are_not_lost() -> None:
+    def choose(generation: Generation, logits: Logits) -> int:
+        if generation.key == 2 and len(generation.tokens) == 4:
+            raise ValueError("no token")
+        return _greedy(generation, logits)
+
+    engine = Engine(LedgerRunner(3), choose)
+    generations = [_generation(key, 5, 12, frozenset()) for key in (1, 2, 3)]
+    for generation in generations:
+        engine.add(generation)
+    faults, steps = [], 0
+    while steps < 100:
+        steps += 1
+        try:
+            if not engine.step():
+                break
+        except RequestFault as fault:
+            faults.append(fault.key)
+    assert faults == [2]
+    for generation in (generations[0], generations[2]):
+        assert generation.tokens == _alone(_generation(generation.key, 5, 12, frozenset()))
+
+
+def test_a_request_given_up_takes_its_fault_with_it() -> None:
+    def choose(generation: Generation, logits: Logits) -> int:
+        if generation.key == 2 and generation.tokens:
+            raise ValueError("no token")
+        return _greedy(generation, logits)
+
+    engine = Engine(LedgerRunner(2), choose)
+    good, bad = _generation(1, 5, 5, frozenset()), _generation(2, 5, 5, frozenset())
+    engine.add(good)
+    engine.add(bad)
+    while not bad.finished:
+        engine.step()
+    engine.cancel(bad)
+    _run(engine)
+    assert len(good.tokens) == 5
+
+
+def test_a_failing_pass_over_all_rows_is_nobodys_fault_and_after_clear_work_goes_on() -> None:
+    runner = LedgerRunner(2)
+    engine = Engine(runner, _greedy)
+    engine.add(_generation(1, 5, 5, frozenset()))
+    engine.step()
+    held, runner.held = runner.held, []
+    with pytest.raises(IndexError):
+        engine.step()
+    runner.held = held
+    engine.clear()
+    assert engine.step() == ()
+    generation = _generation(2, 5, 5, frozenset())
+    engine.add(generation)
+    _run(engine)
+    assert generation.tokens == _alone(_generation(2, 5, 5, frozenset()))
+
+
+def test_a_prompt_that_begins_as_an_earlier_one_runs_only_what_is_new() -> None:
+    runner = LedgerRunner(2, 256)
+    prefixes = PrefixCache(1 << 20)
+    engine = Engine(runner, _greedy, prefixes=prefixes)
+    beginning = [each % 41 for each in range(100)]
+    answers = []
+    for tail in ([1, 2, 3], [4, 5, 6], [1, 2, 3]):
+        generation = Generation(0, beginning + tail, 8)
+        engine.add(generation)
+        _run(engine)
+        answers.append(generation.tokens)
+        expected = Generation(0, beginning + tail, 8)
+        bare = Engine(LedgerRunner(1, 256), _greedy)
+        bare.add(expected)
+        _run(bare)
+        assert generation.tokens == expected.tokens
+    assert answers[0] == answers[2] != answers[1]
+    assert runner.prefilled == 103 + 7 + 7
+    assert (prefixes.reused_tokens, prefixes.computed_tokens) == (192, 117)

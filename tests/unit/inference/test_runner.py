@@ -15,8 +15,10 @@ import pytest
 from penstock.contracts.errors import ConfigurationError
 from penstock_inference.layout import ModelLayout
 from penstock_inference.runner import Limits, OnnxRunner
+from penstock_inference.scheduler import GRID
 
 TINY = Path(__file__).parents[2] / "fixtures" / "tiny-lm"
+SHIPPED = Path(__file__).parents[3] / "deploy" / "models" / "penstock-lm"
 CASES = json.loads((TINY / "greedy.json").read_text())
 
 
@@ -31,7 +33,7 @@ def _copy(tmp_path: Path, **decoder: object) -> Path:
 
 def _greedy(runner: OnnxRunner, prompts: list[list[int]], count: int) -> list[list[int]]:
     """All prompts side by side, each in its row."""
-    answers = [[int(runner.prefill(row, prompt)[0].argmax())] for row, prompt in enumerate(prompts)]
+    answers = [[int(runner.prefill(row, 0, prompt)[0].argmax())] for row, prompt in enumerate(prompts)]
     for _ in range(count - 1):
         lengths = [len(prompt) + len(answer) - 1 for prompt, answer in zip(prompts, answers, strict=True)]
         logits = runner.decode([answer[-1] for answer in answers], lengths)
@@ -53,19 +55,19 @@ def test_logits_do_not_depend_on_the_batch() -> None:
     alone, many = OnnxRunner(layout, Limits(rows=1)), OnnxRunner(layout, Limits(rows=4))
     prompts = [case["prompt_ids"] for case in CASES[:4]]
     for row, prompt in enumerate(prompts):
-        many.prefill(row, prompt)
+        many.prefill(row, 0, prompt)
     together = many.decode([11, 12, 13, 14], [len(prompt) for prompt in prompts])
     for row, prompt in enumerate(prompts):
-        alone.prefill(0, prompt)
+        alone.prefill(0, 0, prompt)
         np.testing.assert_array_equal(alone.decode([11 + row], [len(prompt)])[0], together[row])
 
 
 def test_a_moved_row_goes_on_where_it_was_and_old_content_behind_it_does_not_matter() -> None:
     runner = OnnxRunner(ModelLayout.read(TINY), Limits(rows=2))
     prompt = CASES[0]["prompt_ids"]
-    first = int(runner.prefill(1, prompt)[0].argmax())
+    first = int(runner.prefill(1, 0, prompt)[0].argmax())
     expected = runner.decode([5, first], [1, len(prompt)])[1].copy()
-    runner.prefill(0, list(range(10, 200)))
+    runner.prefill(0, 0, list(range(10, 200)))
     runner.move(1, 0, len(prompt))
     np.testing.assert_array_equal(runner.decode([first], [len(prompt)])[0], expected)
 
@@ -73,7 +75,7 @@ def test_a_moved_row_goes_on_where_it_was_and_old_content_behind_it_does_not_mat
 def test_a_shorter_context_can_be_set_and_is_filled_to_the_end() -> None:
     runner = OnnxRunner(ModelLayout.read(TINY), Limits(rows=1, context=32))
     assert runner.context_length == 32
-    logits = runner.prefill(0, list(range(10, 41)))
+    logits = runner.prefill(0, 0, list(range(10, 41)))
     assert np.isfinite(runner.decode([int(logits[0].argmax())], [31])).all()
 
 
@@ -81,12 +83,53 @@ def test_the_context_is_never_longer_than_the_models() -> None:
     assert OnnxRunner(ModelLayout.read(TINY), Limits(rows=1, context=9_999)).context_length == 256
 
 
-def test_memory_is_planned_and_refused_with_a_way_out() -> None:
+@pytest.mark.parametrize("length", [64, 256])
+def test_rows_keep_what_they_hold_when_the_pool_is_cut_anew(length: int) -> None:
+    runner = OnnxRunner(ModelLayout.read(TINY), Limits(rows=8))
+    runner.arrange(128, [])
+    prompts = [case["prompt_ids"] for case in CASES[:3]]
+    for row, prompt in enumerate(prompts):
+        runner.prefill(row, 0, prompt)
+    lengths = [len(prompt) for prompt in prompts]
+    expected = runner.decode([11, 12, 13], lengths)
+    runner.arrange(length, lengths)
+    np.testing.assert_array_equal(runner.decode([11, 12, 13], lengths), expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_prompt_in_stretches_gives_the_same_logits_as_in_one_piece(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    runner = OnnxRunner(ModelLayout.read(TINY), Limits(rows=2))
+    prompt = random.integers(3, 350, int(random.integers(34, 200))).tolist()
+    expected = runner.prefill(0, 0, prompt)
+    for start in range(0, len(prompt), 2 * GRID):
+        logits = runner.prefill(1, start, prompt[start : start + 2 * GRID])
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_a_block_read_from_one_row_serves_another() -> None:
+    runner = OnnxRunner(ModelLayout.read(TINY), Limits(rows=3))
+    prompt = list(range(10, 60))
+    expected = runner.prefill(0, 0, prompt)
+    for start in (0, 16):
+        runner.write(2, start, runner.read(0, start, start + 16))
+    np.testing.assert_allclose(runner.prefill(2, 32, prompt[32:]), expected, atol=1e-5)
+
+
+def test_memory_is_planned_and_what_does_not_fit_at_once_has_fewer_or_shorter_rows() -> None:
     layout = ModelLayout.read(TINY)
-    planned = OnnxRunner(layout, Limits(rows=8)).memory_bytes
-    assert planned == 2 * 2 * 8 * 2 * 256 * 16 * 4 + 256 * 352 * 4
-    with pytest.raises(ConfigurationError, match=r"PENSTOCK_INFERENCE_MEMORY_MIB.*PENSTOCK_INFERENCE_ROWS"):
-        OnnxRunner(layout, Limits(rows=256, memory_mib=8))
+    runner = OnnxRunner(layout, Limits(rows=8))
+    assert runner.memory_bytes == 2 * 2 * 8 * 2 * 256 * 16 * 4 + 256 * 352 * 4
+    small = OnnxRunner(layout, Limits(rows=256, memory_mib=4))
+    assert small.memory_bytes <= 4 << 20
+    assert small.cache_tokens == ((4 << 20) - 256 * 352 * 4) // 512
+    small.arrange(64, [])
+    small.decode([5] * (small.cache_tokens // 64), [1] * (small.cache_tokens // 64))
+
+
+def test_memory_that_is_too_little_for_one_row_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ConfigurationError, match=r"PENSTOCK_INFERENCE_MEMORY_MIB.*PENSTOCK_INFERENCE_CONTEXT"):
+        OnnxRunner(ModelLayout.read(SHIPPED), Limits(memory_mib=8))
 
 
 def test_refuses_a_file_that_is_no_graph(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ switching   several backends as one: the promoted model, and those that still ha
 models      the promoted model: loaded, followed, its successor loaded beside it
 local       that backend over the model in a local folder: tokens to text, stop strings
 text        incremental detokenization; holds back what may yet become something else
-engine      continuous batching of rows: plan and update
+scheduler   continuous batching: plan a pass over rows and prompts, take what came of it
+engine      the scheduler's plans, run
+prefixes    keys and values of prompts' beginnings, for the next prompt that begins alike
 sampler     logits to a token
 runner      the ONNX session and its pool of key/value cache rows
 layout      a model folder as the onnxruntime-genai builder writes it

@@ -36,6 +36,9 @@ def _local(settings: Settings, resources: Resources) -> Backend:
         context=settings.inference_context,
         threads=settings.inference_threads,
         memory_mib=settings.inference_memory_mib,
+        step_tokens=settings.inference_step_tokens,
+        stall_s=settings.inference_stall_ms / 1000,
+        prefix_mib=settings.inference_prefix_mib,
     )
     if settings.model_dir is not None:
         backend = LocalBackend.load(settings.model_dir, limits)

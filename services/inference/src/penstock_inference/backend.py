@@ -65,7 +65,7 @@ class Provenance:
 class Piece:
     """What one step brought to one request: maybe some text, at the end why it ended.
 
-    `tokens` counts all tokens generated for the request so far.
+    `tokens` counts all tokens generated for the request so far: 0 while its prompt is still being read.
     """
 
     key: int
@@ -110,7 +110,7 @@ class Backend(Protocol):
         ...
 
     def step(self) -> Sequence[Piece] | None:
-        """Bring what runs one step further; a piece for each request that got a token, none when idle.
+        """Bring what runs one step further; a piece for each request that it was for, none when idle.
 
         A backend that waits for others returns None where nothing came for a while, or where it was woken.
         Raises RequestFault where one request is at fault; after any other error, `clear` and begin anew.

@@ -1,27 +1,29 @@
-"""Continuous batching: which row runs next, and what came of it.
+"""The scheduler's plans, run: cache rows moved, prompts and tokens through the model, a token chosen for each row.
 
-Two verbs: `plan` says what the next forward pass is, `update` takes its logits. Rows stay compact
-(0..n-1): when one finishes, the last row moves into its place and a waiting sequence takes the next
-free row, so a decode pass never carries an idle row. The engine knows token ids alone: no text, no
-requests, no Kafka; running the pass is the `Runner`'s work.
+It knows token ids and logits: no text, no requests, no Kafka. The pass itself is the `Runner`'s work, the choice of
+a token the caller's.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from penstock_inference.backend import RequestFault
+from penstock_inference.prefixes import Block, PrefixCache
+from penstock_inference.scheduler import GRID, Generation, Plan, Scheduler, Space
+
 Logits = npt.NDArray[np.float32]
-Finish = Literal["eos", "length", "cancelled"]
+Choose = Callable[[Generation, Logits], int]
+"""The next token of a generation, from logits of shape [vocabulary]."""
 
 
 class Runner(Protocol):
-    """A model with a cache of `rows` rows, each of `context_length` tokens."""
+    """A model and its cache, a pool of `cache_tokens` tokens that is cut into rows of equal length."""
 
     @property
     def rows(self) -> int:
@@ -33,8 +35,17 @@ class Runner(Protocol):
         """Most tokens of prompt and answer in one row."""
         ...
 
-    def prefill(self, row: int, ids: Sequence[int]) -> Logits:
-        """Start a row with a whole prompt; the last token's logits, shape [1, vocabulary]."""
+    @property
+    def cache_tokens(self) -> int:
+        """Tokens that all rows hold together."""
+        ...
+
+    def arrange(self, row_length: int, kept: Sequence[int]) -> None:
+        """Cut the pool into rows of `row_length` tokens, keeping the first `kept[i]` tokens of row i."""
+        ...
+
+    def prefill(self, row: int, start: int, ids: Sequence[int]) -> Logits:
+        """Add a stretch of a prompt to a row that holds `start` tokens; the last one's logits, [1, vocabulary]."""
         ...
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int]) -> Logits:
@@ -45,101 +56,105 @@ class Runner(Protocol):
         """Copy the first `length` cached tokens of one row to another."""
         ...
 
+    def read(self, row: int, start: int, stop: int) -> Block:
+        """A copy of a row's cached tokens start..stop-1."""
+        ...
 
-@dataclass(slots=True, eq=False)
-class Generation:
-    """One sequence: its prompt, how its tokens are chosen, and what it has so far. `key` is the caller's."""
-
-    key: int
-    prompt: Sequence[int]
-    max_tokens: int
-    choose: Callable[[Logits], int]
-    eos_ids: frozenset[int]
-    tokens: list[int] = field(default_factory=list)
-    finished: Finish | None = None
-
-    @property
-    def cached(self) -> int:
-        """Tokens in its cache row: all but the newest, which the next pass adds."""
-        return len(self.prompt) + max(0, len(self.tokens) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The next forward pass: the prompt of one generation in `row`, or one token for rows 0..n-1."""
-
-    kind: Literal["prefill", "decode"]
-    generations: tuple[Generation, ...]
-    row: int = 0
+    def write(self, row: int, start: int, block: Block) -> None:
+        """Put a copied block into a row."""
+        ...
 
 
 class Engine:
-    """The rows of one runner and the queue before them."""
+    """One runner and all generations on it. `clock` gives seconds."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        choose: Choose,
+        *,
+        step_tokens: int = 512,
+        stall_s: float = 0.05,
+        prefixes: PrefixCache | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._runner = runner
-        self._waiting: deque[Generation] = deque()
-        self._active: list[Generation] = []
+        self._choose = choose
+        self._prefixes = prefixes
+        self._clock = clock
+        self._scheduler = Scheduler(
+            Space(runner.rows, runner.cache_tokens, runner.context_length),
+            step_tokens=step_tokens,
+            stall_s=stall_s,
+            reusable=None if prefixes is None else prefixes.reusable,
+        )
+        self._faults: list[RequestFault] = []
 
     def add(self, generation: Generation) -> None:
-        """Queue a generation; its prompt must leave room for at least one token."""
-        room = self._runner.context_length - len(generation.prompt)
-        if not generation.prompt or room < 1 or not 1 <= generation.max_tokens <= room:
-            raise ValueError(
-                f"a prompt of {len(generation.prompt)} tokens and {generation.max_tokens} more do not fit "
-                f"a context of {self._runner.context_length}"
-            )
-        self._waiting.append(generation)
+        """Queue a generation. Raises ValueError where it can never fit."""
+        self._scheduler.add(generation)
 
     def cancel(self, generation: Generation) -> None:
-        """End a generation; its row is free at the next plan."""
-        if generation.finished is None:
-            generation.finished = "cancelled"
+        """End a generation; its row is free at the next step."""
+        self._scheduler.cancel(generation)
+        self._faults = [fault for fault in self._faults if fault.key != generation.key]
 
     def clear(self) -> None:
         """Forget all generations."""
-        self._waiting.clear()
-        self._active.clear()
+        self._scheduler.clear()
+        self._faults.clear()
 
-    def plan(self) -> Plan | None:
-        """The next pass; None where nothing is left to do. A free row is filled before others go on."""
-        self._compact()
-        while self._waiting and len(self._active) < self._runner.rows:
-            generation = self._waiting.popleft()
-            if generation.finished is None:
-                self._active.append(generation)
-                return Plan("prefill", (generation,), len(self._active) - 1)
-        if not self._active:
+    def step(self) -> tuple[Generation, ...]:
+        """Run one pass; the generations it was for, empty when idle.
+
+        Raises RequestFault where one generation is at fault, which has ended then; the others are as they were.
+        """
+        if self._faults:
+            raise self._faults.pop()
+        plan = self._scheduler.plan()
+        if plan is None:
+            return ()
+        for source, target, length in plan.moves:
+            self._runner.move(source, target, length)
+        if plan.row_length is not None:
+            self._runner.arrange(plan.row_length, plan.kept)
+        started = self._clock()
+        try:
+            logits = self._run(plan)
+        except Exception as error:
+            if plan.kind == "decode":
+                raise
+            # other rows are not touched
+            self._scheduler.cancel(plan.generations[0])
+            raise RequestFault(plan.generations[0].key, error) from error
+        seconds = self._clock() - started
+        tokens = [self._chosen(*each) for each in zip(plan.generations, logits, strict=True)] if plan.chooses else []
+        self._scheduler.take(plan, tokens, seconds)
+        if plan.kind == "prefill" and plan.chooses and self._prefixes is not None:
+            self._prefixes.store(
+                plan.generations[0].prompt, lambda start, stop: self._runner.read(plan.row, start, stop)
+            )
+        failed = {fault.key for fault in self._faults}
+        advanced = tuple(each for each in plan.generations if each.key not in failed)
+        if not advanced:
+            raise self._faults.pop()
+        return advanced
+
+    def _run(self, plan: Plan) -> Logits:
+        if plan.kind == "decode":
+            return self._runner.decode(
+                [each.tokens[-1] for each in plan.generations], [each.cached for each in plan.generations]
+            )
+        prompt = plan.generations[0].prompt
+        if self._prefixes is not None and plan.start == plan.reused:
+            for at, block in enumerate(self._prefixes.fetch(prompt, plan.reused)):
+                self._runner.write(plan.row, at * GRID, block)
+        return self._runner.prefill(plan.row, plan.start, prompt[plan.start : plan.stop])
+
+    def _chosen(self, generation: Generation, logits: Logits) -> int | None:
+        """None where the choice fails: a fault of this generation alone, raised by the next step."""
+        try:
+            return self._choose(generation, logits)
+        except Exception as error:  # noqa: BLE001  # any bug of one request's sampling must not reach its neighbours
+            self._faults.append(RequestFault(generation.key, error))
             return None
-        return Plan("decode", tuple(self._active))
-
-    def run(self, plan: Plan) -> Logits:
-        """The plan's forward pass."""
-        if plan.kind == "prefill":
-            return self._runner.prefill(plan.row, plan.generations[0].prompt)
-        return self._runner.decode(
-            [each.tokens[-1] for each in plan.generations], [each.cached for each in plan.generations]
-        )
-
-    def update(self, plan: Plan, logits: Logits) -> tuple[Generation, ...]:
-        """Choose each generation's token from its row of logits; those that got one, in order."""
-        for generation, row in zip(plan.generations, logits, strict=True):
-            token = generation.choose(row)
-            generation.tokens.append(token)
-            if token in generation.eos_ids:
-                generation.finished = "eos"
-            elif len(generation.tokens) >= generation.max_tokens:
-                generation.finished = "length"
-        return plan.generations
-
-    def _compact(self) -> None:
-        row = 0
-        while row < len(self._active):
-            if self._active[row].finished is None:
-                row += 1
-                continue
-            last = self._active.pop()
-            if row < len(self._active):
-                if last.finished is None:
-                    self._runner.move(len(self._active), row, last.cached)
-                self._active[row] = last

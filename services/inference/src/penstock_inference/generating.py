@@ -172,6 +172,8 @@ class Generating:
         self._suspects.extend(requests)
 
     def _advance(self, request: _InFlight, piece: Piece) -> None:
+        if piece.tokens == 0:  # its prompt is still being read
+            return
         if request.first_token_ms is None:
             request.first_token_ms = self._elapsed_ms(request)
             request.job.first_output()

@@ -13,29 +13,46 @@ from typing import Literal
 
 from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
 from penstock.text.prompt_tokens import PromptTokenizer
-from penstock_inference.backend import GenerationRequest, Piece, RequestFault
-from penstock_inference.engine import Engine, Generation, Runner
+from penstock_inference.backend import GenerationRequest, Piece
+from penstock_inference.engine import Engine, Logits, Runner
 from penstock_inference.layout import ModelLayout
+from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.sampler import Sampler
+from penstock_inference.scheduler import GRID, Generation
 from penstock_inference.text import TextStream
 
 
 @dataclass(slots=True)
 class _Running:
     generation: Generation
+    sampler: Sampler
     text: TextStream
 
 
 class LocalBackend:
     """Implements `backend.Backend`."""
 
-    def __init__(self, runner: Runner, tokens: PromptTokenizer, eos_ids: frozenset[int], digest: str) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        tokens: PromptTokenizer,
+        eos_ids: frozenset[int],
+        digest: str,
+        limits: Limits = Limits(),  # noqa: B008  # frozen
+    ) -> None:
         self._runner = runner
         self.rows = runner.rows
         self._tokens = tokens
         self._eos_ids = eos_ids
-        self._engine = Engine(runner)
+        self.prefixes = PrefixCache(limits.prefix_mib << 20)
+        self._engine = Engine(
+            runner,
+            self._choose,
+            step_tokens=limits.step_tokens,
+            stall_s=limits.stall_s,
+            prefixes=self.prefixes if limits.prefix_mib else None,
+        )
         self._running: dict[int, _Running] = {}
         self.versions: Mapping[str, str] = {"model": digest}
 
@@ -45,12 +62,17 @@ class LocalBackend:
         layout = ModelLayout.read(folder)
         tokens = PromptTokenizer.from_folder(folder)
         runner = OnnxRunner(layout, limits)
+        if limits.step_tokens <= limits.rows + GRID:
+            raise ConfigurationError(
+                f"PENSTOCK_INFERENCE_STEP_TOKENS: {limits.step_tokens} is too few for {limits.rows} rows "
+                f"(PENSTOCK_INFERENCE_ROWS) and {GRID + 1} tokens of a prompt"
+            )
         if tokens.vocabulary_size > runner.vocabulary_size:
             raise ConfigurationError(
                 f"PENSTOCK_MODEL_DIR: {folder} does not fit together: its tokenizer has {tokens.vocabulary_size} "
                 f"tokens, its model {runner.vocabulary_size}"
             )
-        return cls(runner, tokens, layout.eos_ids, layout.digest())
+        return cls(runner, tokens, layout.eos_ids, layout.digest(), limits)
 
     def add(self, request: GenerationRequest) -> int:
         """Queue a request; the number of its prompt's tokens. Raises LimitExceeded where it cannot fit."""
@@ -71,23 +93,14 @@ class LocalBackend:
             )
         parameters = request.parameters
         sampler = Sampler(parameters.temperature, parameters.top_p, request.seed)
-        generation = Generation(request.key, prompt, min(parameters.max_tokens, room), sampler.choose, self._eos_ids)
+        generation = Generation(request.key, prompt, min(parameters.max_tokens, room), self._eos_ids)
         self._engine.add(generation)
-        self._running[request.key] = _Running(generation, TextStream(self._decode, parameters.stop))
+        self._running[request.key] = _Running(generation, sampler, TextStream(self._decode, parameters.stop))
         return len(prompt)
 
     def step(self) -> Sequence[Piece]:
-        """Run one forward pass; a piece for each request that it gave a token."""
-        plan = self._engine.plan()
-        if plan is None:
-            return ()
-        try:
-            advanced = self._engine.update(plan, self._engine.run(plan))
-        except Exception as error:
-            if plan.kind == "prefill":  # other rows are not touched
-                raise RequestFault(plan.generations[0].key, error) from error
-            raise
-        return [self._piece(generation.key) for generation in advanced]
+        """Run one forward pass; a piece for each request that it was for."""
+        return [self._piece(generation) for generation in self._engine.step()]
 
     def cancel(self, key: int) -> None:
         """Give a request up; its row is free at the next step."""
@@ -106,9 +119,13 @@ class LocalBackend:
     def close(self) -> None:
         """Nothing: memory is all there is."""
 
-    def _piece(self, key: int) -> Piece:
-        running = self._running[key]
-        generation = running.generation
+    def _choose(self, generation: Generation, logits: Logits) -> int:
+        return self._running[generation.key].sampler.choose(logits)
+
+    def _piece(self, generation: Generation) -> Piece:
+        if not generation.tokens:
+            return Piece(generation.key, "", 0)
+        running = self._running[generation.key]
         text = "" if generation.finished == "eos" else running.text.push(generation.tokens[-1])
         reason: Literal["stop", "length"] | None = None
         if running.text.stopped or generation.finished == "eos":
@@ -117,8 +134,8 @@ class LocalBackend:
             reason = "length"
         if reason is not None:
             text += running.text.finish()
-            self.cancel(key)
-        return Piece(key, text, len(generation.tokens), reason)
+            self.cancel(generation.key)
+        return Piece(generation.key, text, len(generation.tokens), reason)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokens.tokenizer.decode(list(ids), skip_special_tokens=True)

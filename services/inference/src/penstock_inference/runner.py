@@ -1,10 +1,11 @@
 """The ONNX session and its pool of key/value cache rows.
 
-The pool is one array [layers, 2, rows, kv_heads, context, head_size]. A contiguous range of its rows
-is bound, without a copy, as both past and present of a pass, so attention updates the cache in place.
-What the builder's graph asks for (GroupQueryAttention): the mask carries each row's length only and
-rows are padded on the right; a prompt runs as one row of its own, one-token passes run in any number
-of rows; old content behind a row's length does not matter.
+The pool is one array, for each layer `cache_tokens` keys and as many values, seen as rows of equal length:
+[layers, 2, rows, kv_heads, row_length, head_size]. A contiguous range of its rows is bound, without a copy, as
+both past and present of a pass, so attention updates the cache in place. What the builder's graph asks for
+(GroupQueryAttention): the mask carries each row's length only and rows are padded on the right; a stretch of a
+prompt runs as one row of its own, one-token passes run in any number of rows; old content behind a row's length
+does not matter.
 
 It chooses no tokens and knows no requests.
 """
@@ -22,6 +23,7 @@ import onnxruntime as ort
 from penstock.contracts.errors import ConfigurationError
 from penstock_inference.engine import Logits
 from penstock_inference.layout import ModelLayout
+from penstock_inference.prefixes import Block
 
 _TENSOR_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -33,12 +35,19 @@ _TENSOR_TYPES: dict[str, type[np.generic]] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a runner may use: rows, tokens in a row (None: the model's own), threads, MiB of tensors."""
+    """What a backend may use.
+
+    Most rows, tokens in a row (None: the model's own) and in a step; threads; MiB of tensors, and of prefixes kept
+    besides; seconds that running rows may wait for the prompts of others.
+    """
 
     rows: int = 8
     context: int | None = None
     threads: int = 1
     memory_mib: int = 1024
+    step_tokens: int = 512
+    stall_s: float = 0.05
+    prefix_mib: int = 64
 
 
 class OnnxRunner:
@@ -62,21 +71,39 @@ class OnnxRunner:
             raise ConfigurationError(f"PENSTOCK_MODEL_DIR: {layout.graph} does not say the size of its vocabulary")
         self.vocabulary_size: int = shape[-1]
         self._last_only = shape[1] == 1
-        pool = (layout.layers, 2, self.rows, layout.kv_heads, self.context_length, layout.head_size)
-        self.memory_bytes = _planned_bytes(pool, cache_type, self.vocabulary_size, self._logits_type, self._last_only)
-        if self.memory_bytes > limits.memory_mib << 20:
+        self._token_shape = (layout.kv_heads, layout.head_size)
+        longest = min(limits.step_tokens, self.context_length)
+        # float16 logits are widened once more before sampling
+        logits_item = np.dtype(self._logits_type).itemsize + (4 if self._logits_type is np.float16 else 0)
+        logits = (self.rows if self._last_only else max(longest, self.rows)) * self.vocabulary_size * logits_item
+        token = layout.layers * 2 * layout.kv_heads * layout.head_size * np.dtype(cache_type).itemsize
+        self.cache_tokens = min(((limits.memory_mib << 20) - logits) // token, self.rows * self.context_length)
+        if self.cache_tokens < self.context_length:
+            needed = ((logits + token * self.context_length) >> 20) + 1
             raise ConfigurationError(
-                f"PENSTOCK_INFERENCE_MEMORY_MIB: {limits.memory_mib} MiB are too few for {self.rows} rows of "
-                f"{self.context_length} tokens, which need {(self.memory_bytes >> 20) + 1}; raise it, or lower "
-                "PENSTOCK_INFERENCE_ROWS or PENSTOCK_INFERENCE_CONTEXT"
+                f"PENSTOCK_INFERENCE_MEMORY_MIB: {limits.memory_mib} MiB are too few for one row of "
+                f"{self.context_length} tokens and the logits of {longest}, which need {needed}; raise it, or lower "
+                "PENSTOCK_INFERENCE_CONTEXT or PENSTOCK_INFERENCE_STEP_TOKENS"
             )
-        self._cache = np.zeros(pool, cache_type)
+        self.memory_bytes = logits + token * self.cache_tokens
+        self._pool = np.zeros((layout.layers, 2, self.cache_tokens * layout.kv_heads * layout.head_size), cache_type)
         self._bindings: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
+        self._cache = self._cut(self.context_length)
 
-    def prefill(self, row: int, ids: Sequence[int]) -> Logits:
-        """Start a row with a whole prompt; the last token's logits, shape [1, vocabulary]."""
-        positions = np.arange(len(ids))[None]
-        logits = self._run(row, row + 1, np.asarray(ids)[None], [len(ids)], positions)
+    def arrange(self, row_length: int, kept: Sequence[int]) -> None:
+        """Cut the pool into rows of `row_length` tokens, keeping the first `kept[i]` tokens of row i."""
+        old, new = self._cache, self._cut(row_length)
+        order = range(len(kept))
+        # row by row through a copy, from that end at which the new rows cover no old one that is still to come
+        for row in reversed(order) if row_length > old.shape[4] else order:
+            new[:, :, row, :, : kept[row]] = old[:, :, row, :, : kept[row]].copy()
+        self._cache = new
+        self._bindings.clear()
+
+    def prefill(self, row: int, start: int, ids: Sequence[int]) -> Logits:
+        """Add a stretch of a prompt to a row that holds `start` tokens; the last one's logits, [1, vocabulary]."""
+        end = start + len(ids)
+        logits = self._run(row, row + 1, np.asarray(ids)[None], [end], np.arange(start, end)[None])
         return logits[:, -1]
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int]) -> Logits:
@@ -88,6 +115,25 @@ class OnnxRunner:
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` cached tokens of one row to another."""
         self._cache[:, :, target, :, :length] = self._cache[:, :, source, :, :length]
+
+    def read(self, row: int, start: int, stop: int) -> Block:
+        """A copy of a row's cached tokens start..stop-1: [layers, 2, kv_heads, tokens, head_size]."""
+        return self._cache[:, :, row, :, start:stop].copy()
+
+    def write(self, row: int, start: int, block: Block) -> None:
+        """Put a copied block into a row."""
+        self._cache[:, :, row, :, start : start + block.shape[3]] = block
+
+    def _cut(self, row_length: int) -> npt.NDArray[Any]:
+        """The pool seen as rows of that length; what is left of it behind the last row is not used."""
+        heads, size = self._token_shape
+        rows = min(self.rows, self.cache_tokens // row_length)
+        item = self._pool.itemsize
+        return np.lib.stride_tricks.as_strided(
+            self._pool,
+            (*self._pool.shape[:2], rows, heads, row_length, size),
+            (*self._pool.strides[:2], heads * row_length * size * item, row_length * size * item, size * item, item),
+        )
 
     def _run(
         self,
@@ -175,18 +221,3 @@ def _dtype(layout: ModelLayout, node: Any) -> type[np.generic]:
     if dtype is None:
         raise ConfigurationError(f"PENSTOCK_MODEL_DIR: {node.name} of {layout.graph} is a {node.type}, not supported")
     return dtype
-
-
-def _planned_bytes(
-    pool: tuple[int, ...],
-    cache_type: type[np.generic],
-    vocabulary: int,
-    logits_type: type[np.generic],
-    last_only: bool,
-) -> int:
-    """The cache pool, and the logits of the longest prompt."""
-    context = pool[4]
-    cache = int(np.prod(pool, dtype=np.int64)) * np.dtype(cache_type).itemsize
-    # float16 logits are widened once more before sampling
-    logits_item = np.dtype(logits_type).itemsize + (4 if logits_type is np.float16 else 0)
-    return cache + (1 if last_only else context) * vocabulary * logits_item

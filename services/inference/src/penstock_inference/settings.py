@@ -34,5 +34,15 @@ class Settings(ServedModel, UnorderedSettings):
         default=1, description="Threads of a forward pass; as many as cores slows a shared machine down badly."
     )
     inference_memory_mib: Annotated[int, Field(ge=1)] = Field(
-        default=1024, description="Most MiB for the key/value cache and logits, checked at start."
+        default=1024,
+        description="Most MiB for the key/value cache and logits; long requests wait where it has no room for them.",
+    )
+    inference_step_tokens: Annotated[int, Field(ge=32, le=65_536)] = Field(
+        default=512, description="Most tokens in a round: one for each row, the rest of prompts."
+    )
+    inference_stall_ms: Annotated[float, Field(gt=0, le=60_000)] = Field(
+        default=50.0, description="How long rows that generate may wait in a round for the prompts of others."
+    )
+    inference_prefix_mib: Annotated[int, Field(ge=0)] = Field(
+        default=64, description="Most MiB, besides, for beginnings of prompts that later ones may share; 0 for none."
     )

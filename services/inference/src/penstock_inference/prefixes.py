@@ -1,0 +1,101 @@
+"""The prefix cache: keys and values of prompts' beginnings, kept for the next prompt that begins alike.
+
+Blocks of GRID tokens in chains, as in a trie: a block is found by the block before it and its own tokens, compared
+as they are, so a match is exact. Least recently used blocks go first, ends of chains before their beginnings.
+Only what prefill computed is kept: a decode pass rounds otherwise, and a reused block must change no answer. A
+prompt's last two tokens are never reused, since their logits are wanted and a pass over one token rounds otherwise.
+
+Blocks are shared by all requests of the process, whatever their tenants: what is in them never leaves it, though
+the time to first token may tell that some other prompt began alike.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from penstock_inference.scheduler import GRID
+
+Block = npt.NDArray[Any]
+"""Keys and values of GRID tokens: [layers, 2, kv_heads, GRID, head_size]."""
+
+_ROOT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    number: int
+    """By which its followers find it; never used again."""
+    block: Block
+
+
+class PrefixCache:
+    """At most `limit_bytes` of blocks. Used by one thread; the counts may be read by others."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._nodes: OrderedDict[tuple[int, tuple[int, ...]], _Node] = OrderedDict()
+        self._last = _ROOT
+        self.bytes = 0
+        self.reused_tokens = 0
+        """Of all prompts so far: copied from here."""
+        self.computed_tokens = 0
+        """Of all prompts so far: run through the model."""
+
+    def reusable(self, prompt: Sequence[int]) -> int:
+        """How many of the prompt's first tokens are here."""
+        return GRID * sum(1 for _ in self._chain(prompt))
+
+    def fetch(self, prompt: Sequence[int], tokens: int) -> list[Block]:
+        """The blocks of the prompt's first `tokens`, which `reusable` named; counts the prompt as begun."""
+        found = list(self._chain(prompt))[: tokens // GRID]
+        for key, _ in reversed(found):  # so that a beginning is always newer than what follows it
+            self._nodes.move_to_end(key)
+        self.reused_tokens += tokens
+        self.computed_tokens += len(prompt) - tokens
+        return [node.block for _, node in found]
+
+    def store(self, prompt: Sequence[int], read: Callable[[int, int], Block]) -> None:
+        """Keep the prompt's blocks; `read` copies those of tokens start..stop-1 that are not here."""
+        keys: list[tuple[int, tuple[int, ...]]] = []
+        before = _ROOT
+        for start in range(0, _usable(prompt), GRID):
+            key = (before, tuple(prompt[start : start + GRID]))
+            node = self._nodes.get(key)
+            if node is None:
+                block = read(start, start + GRID)
+                if block.nbytes * (len(keys) + 1) > self._limit:
+                    break  # more of this prompt would only drive out its beginning
+                self._last += 1
+                node = self._nodes[key] = _Node(self._last, block)
+                self.bytes += block.nbytes
+            before = node.number
+            keys.append(key)
+        for key in reversed(keys):
+            self._nodes.move_to_end(key)
+        while self.bytes > self._limit:
+            _, node = self._nodes.popitem(last=False)
+            self.bytes -= node.block.nbytes
+
+    def clear(self) -> None:
+        """Forget all blocks."""
+        self._nodes.clear()
+        self.bytes = 0
+
+    def _chain(self, prompt: Sequence[int]) -> Iterator[tuple[tuple[int, tuple[int, ...]], _Node]]:
+        before = _ROOT
+        for start in range(0, _usable(prompt), GRID):
+            key = (before, tuple(prompt[start : start + GRID]))
+            node = self._nodes.get(key)
+            if node is None:
+                return
+            yield key, node
+            before = node.number
+
+
+def _usable(prompt: Sequence[int]) -> int:
+    return max(0, len(prompt) - 2) // GRID * GRID

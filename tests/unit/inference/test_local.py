@@ -66,6 +66,7 @@ def _mixed() -> list[GenerationRequest]:
             max_tokens=1 + key * 7 % 50,
             temperature=(0.0, 0.8, 1.3)[key % 3],
             top_p=(1.0, 0.9)[key % 2],
+            **({}, {"top_k": 20}, {"min_p": 0.02}, {"repetition_penalty": 1.2}, {"frequency_penalty": 0.5})[key % 5],
         )
         for key in range(20)
     ]
@@ -187,6 +188,36 @@ def test_an_end_token_stops_and_is_no_text() -> None:
     assert pieces[-1].tokens == at + 1
     text = "".join(piece.text for piece in pieces)
     assert text == prompt.tokenizer.decode(tokens[:at]).rstrip("\ufffd")
+
+
+def test_likelihoods_of_exactly_the_tokens_in_the_text() -> None:
+    backend = LocalBackend.load(TINY, Limits(rows=2))
+    backend.add(_request(0, "the model", logprobs=3))
+    pieces = _finish(backend)[0]
+    whole, told = "".join(piece.text for piece in pieces), pieces[-1].logprobs
+    assert [piece.logprobs for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert told is not None
+    assert all(
+        each.logprob == each.top_logprobs[0].logprob == max(o.logprob for o in each.top_logprobs) for each in told
+    )
+    assert all(len(each.top_logprobs) == 3 for each in told)
+    assert all(each.bytes is None or bytes(each.bytes) == each.token.encode() for each in told)
+    # a character may be cut off at the very end
+    assert pieces[-1].tokens - 3 <= len(told) <= pieces[-1].tokens
+    stop = whole[20:24]
+    backend.add(_request(1, "the model", logprobs=0, stop=(stop,)))
+    cut = _finish(backend)[1]
+    before, told_before = "".join(piece.text for piece in cut), cut[-1].logprobs
+    assert told_before is not None
+    assert told_before == tuple(each.model_copy(update={"top_logprobs": ()}) for each in told[: len(told_before)])
+    assert len(told_before) < cut[-1].tokens
+    assert len("".join(each.token for each in told_before)) >= len(before)
+
+
+def test_no_likelihoods_unless_asked_for() -> None:
+    backend = LocalBackend.load(TINY, Limits(rows=1))
+    backend.add(_request(0, "the model", max_tokens=3))
+    assert [piece.logprobs for piece in _finish(backend)[0]] == [None] * 3
 
 
 def test_a_stop_string_across_tokens_cuts_the_text() -> None:

@@ -15,12 +15,14 @@ from penstock.contracts.events import (
     FinishReason,
     GenerationParameters,
     Language,
+    Likelihood,
     NormalizationChange,
     OutputFormat,
     RequestContext,
     SealedVault,
     Source,
     StageTiming,
+    TokenLikelihood,
     Usage,
     Verdict,
 )
@@ -68,6 +70,7 @@ def _process(
     *,
     finish_reason: FinishReason = "stop",
     vault: SealedVault | None = None,
+    logprobs: tuple[TokenLikelihood, ...] | None = None,
     trim: Literal["sentence", "off"] = "sentence",
     **parameters: Any,
 ) -> RequestFinished | PenstockError:
@@ -79,6 +82,7 @@ def _process(
             finish_reason=finish_reason,
             usage=Usage(prompt_tokens=5, completion_tokens=7, total_tokens=12),
             time_to_first_token_ms=12.5,
+            logprobs=logprobs,
         ),
         parameters=GenerationParameters(**{"model": "penstock-lm", "max_tokens": 7, **parameters}),
         vault=vault,
@@ -97,6 +101,17 @@ def _content(outcome: RequestFinished | PenstockError) -> str:
 
 def _output(kind: Literal["json_object", "json_schema"], schema: dict[str, Any] | None = None) -> OutputFormat:
     return OutputFormat(type=kind, json_schema=None if schema is None else json.dumps(schema))
+
+
+def test_likelihoods_stand_as_the_api_has_them_placeholders_unrestored() -> None:
+    told = TokenLikelihood(token="<PERSON_1>", logprob=-0.5, top_logprobs=(Likelihood(token="a", logprob=-1.5),))
+    outcome = _process("<PERSON_1>", vault=_seal(), logprobs=(told,))
+    assert isinstance(outcome, RequestFinished)
+    (choice,) = json.loads(outcome.encode())["choices"]
+    assert choice["message"]["content"] == 'Anna "Ann" Smith'
+    assert choice["logprobs"] == {
+        "content": [{"token": "<PERSON_1>", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -1.5}]}]
+    }
 
 
 def test_the_result_has_the_chat_completions_shape_and_carries_everything() -> None:

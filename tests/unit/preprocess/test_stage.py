@@ -23,6 +23,13 @@ from penstock_preprocess.model import PromptModel
 from penstock_preprocess.stage import PreprocessStage
 
 Build = Callable[..., Inbound]
+SAMPLING = {
+    "top_k": 40,
+    "min_p": 0.05,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "repetition_penalty": 1.1,
+}
 USER = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 
 
@@ -61,6 +68,8 @@ def test_a_request_becomes_a_rendered_prompt(stage: PreprocessStage, inbound: Bu
         "stop": (),
         "seed": None,
         "stream": False,
+        **dict.fromkeys(SAMPLING),
+        "logprobs": None,
         "output": {"type": "text", "json_schema": None},
     }
 
@@ -75,6 +84,9 @@ def test_all_parameters_are_carried(stage: PreprocessStage, inbound: Build) -> N
         "stop": ["END\r\n", "e\u0301"],
         "seed": -3,
         "n": 1,
+        **SAMPLING,
+        "logprobs": True,
+        "top_logprobs": 3,
         "stream": True,
         "response_format": {"type": "json_schema", "json_schema": {"é": {"type": "string"}}},
         "user": "u-1",
@@ -88,6 +100,8 @@ def test_all_parameters_are_carried(stage: PreprocessStage, inbound: Build) -> N
         "max_tokens": 12,
         "stop": ("END\n", "é"),
         "seed": -3,
+        **SAMPLING,
+        "logprobs": 3,
         "stream": True,
         "output": {"type": "json_schema", "json_schema": '{"é":{"type":"string"}}'},
     }

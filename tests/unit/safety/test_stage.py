@@ -18,6 +18,7 @@ from penstock.contracts.events import (
     RequestScreened,
     SealedVault,
     Source,
+    TokenLikelihood,
     Usage,
     Verdict,
 )
@@ -162,6 +163,25 @@ def test_a_flagged_prompt_passes_with_its_verdict(stage: SafetyStage) -> None:
         ),
     )
     assert out.findings.redactions == {"PERSON": 1}
+
+
+def test_likelihoods_pass_with_the_answer_and_go_with_what_is_redacted(stage: SafetyStage) -> None:
+    clean, bad = (
+        event.model_copy(
+            update={
+                "completion": event.completion.model_copy(
+                    update={"logprobs": (TokenLikelihood(token="x", logprob=-0.5),)}
+                )
+            }
+        )
+        for event in (answer("all is well"), answer("so mask it"))
+    )
+    passed, redacted = stage.process([inbound(clean), inbound(bad)])
+    assert isinstance(passed, CompletionScreened)
+    assert passed.completion == clean.completion
+    assert isinstance(redacted, CompletionScreened)
+    assert redacted.completion.text == "so [REDACTED:mask] it"
+    assert redacted.completion.logprobs is None
 
 
 def test_spans_to_redact_are_replaced_in_prompt_and_answer(stage: SafetyStage) -> None:

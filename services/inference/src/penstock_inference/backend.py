@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from penstock.contracts.events import GenerationParameters, PromptPart
+from penstock.contracts.events import GenerationParameters, PromptPart, TokenLikelihood
 
 FinishedBy = Literal["stop", "length"]
 
@@ -78,6 +78,8 @@ class Piece:
     """The answer begins again with this piece: what came before belongs to one that was given up."""
     provenance: Provenance | None = None
     """At the end."""
+    logprobs: tuple[TokenLikelihood, ...] | None = None
+    """Of all tokens of the text, with the last piece, where the request asks for them."""
 
 
 class RequestFault(Exception):

@@ -202,6 +202,7 @@ class Generating:
                 total_tokens=request.prompt_tokens + request.tokens,
             ),
             time_to_first_token_ms=request.first_token_ms,
+            logprobs=piece.logprobs,
         )
         spans.close_chat(request.span, completion, piece.provenance)
         request.job.finish(

@@ -7,11 +7,12 @@ same whatever shares the batch, and so are sampled ones, by their seeds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
+from penstock.contracts.events import Likelihood, TokenLikelihood
 from penstock.text.prompt_tokens import PromptTokenizer
 from penstock_inference.backend import GenerationRequest, Piece
 from penstock_inference.engine import Engine, Logits, Runner
@@ -20,7 +21,7 @@ from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.sampler import Sampler
 from penstock_inference.scheduler import GRID, Generation
-from penstock_inference.text import TextStream
+from penstock_inference.text import REPLACEMENT, TextStream
 
 
 @dataclass(slots=True)
@@ -28,6 +29,10 @@ class _Running:
     generation: Generation
     sampler: Sampler
     text: TextStream
+    starts: list[int] = field(default_factory=list)
+    """Before each token, how many characters there were."""
+    length: int = 0
+    """Characters released so far."""
 
 
 class LocalBackend:
@@ -92,7 +97,7 @@ class LocalBackend:
                 limit=context - 1,
             )
         parameters = request.parameters
-        sampler = Sampler(parameters.temperature, parameters.top_p, request.seed)
+        sampler = Sampler(parameters, request.seed, prompt)
         generation = Generation(request.key, prompt, min(parameters.max_tokens, room), self._eos_ids)
         self._engine.add(generation)
         self._running[request.key] = _Running(generation, sampler, TextStream(self._decode, parameters.stop))
@@ -126,16 +131,43 @@ class LocalBackend:
         if not generation.tokens:
             return Piece(generation.key, "", 0)
         running = self._running[generation.key]
+        running.starts.append(running.text.length)
         text = "" if generation.finished == "eos" else running.text.push(generation.tokens[-1])
         reason: Literal["stop", "length"] | None = None
         if running.text.stopped or generation.finished == "eos":
             reason = "stop"
         elif generation.finished == "length":
             reason = "length"
-        if reason is not None:
-            text += running.text.finish()
-            self.cancel(generation.key)
-        return Piece(generation.key, text, len(generation.tokens), reason)
+        if reason is None:
+            running.length += len(text)
+            return Piece(generation.key, text, len(generation.tokens))
+        text += running.text.finish()
+        self.cancel(generation.key)
+        running.length += len(text)
+        return Piece(
+            generation.key, text, len(generation.tokens), reason, logprobs=self._likelihoods(running)
+        )
+
+    def _likelihoods(self, running: _Running) -> tuple[TokenLikelihood, ...] | None:
+        """Of the tokens that are in the text, where they are asked for."""
+        if running.sampler.chosen is None:
+            return None
+        found = []
+        for each, start in zip(running.sampler.chosen, running.starts, strict=True):
+            if start < running.length:
+                text, spelled = self._spelled(each.token)
+                likeliest = tuple(self._likely(*other) for other in each.likeliest)
+                found.append(TokenLikelihood(token=text, logprob=each.logprob, bytes=spelled, top_logprobs=likeliest))
+        return tuple(found)
+
+    def _likely(self, token: int, logprob: float) -> Likelihood:
+        text, spelled = self._spelled(token)
+        return Likelihood(token=text, logprob=logprob, bytes=spelled)
+
+    def _spelled(self, token: int) -> tuple[str, tuple[int, ...] | None]:
+        """A token's text, control tokens by their names, and its bytes where that is all there is to it."""
+        text = self._tokens.tokenizer.decode([token], skip_special_tokens=False)
+        return text, None if REPLACEMENT in text else tuple(text.encode())
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokens.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -57,6 +57,8 @@ class SafeText:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
         self._held = ""
+        self.length = 0
+        """Characters so far, those held back or dropped included."""
         self.stopped = False
         """Whether a stop string has been met; what follows it is dropped."""
 
@@ -64,6 +66,7 @@ class SafeText:
         """The text to release after this much more; may be empty."""
         if self.stopped:
             return ""
+        self.length += len(text)
         self._held += text
         found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if found:

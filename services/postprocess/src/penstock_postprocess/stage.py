@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from penstock.contracts.events import Completion, CompletionScreened, OutputFormat
-from penstock.contracts.results import AnswerMessage, Choice, Repair, RequestFinished
+from penstock.contracts.results import AnswerMessage, Choice, ChoiceLogprobs, Repair, RequestFinished
 from penstock.runtime.stage import Inbound, PerRecord
 from penstock.text.placeholders import restore
 from penstock.vault import VaultContents, VaultKeys
@@ -60,7 +60,13 @@ class PostprocessStage(PerRecord):
             id=context.request_id,
             created=inbound.now_ms // 1000,
             model=event.parameters.model,
-            choices=(Choice(message=AnswerMessage(content=content), finish_reason=completion.finish_reason),),
+            choices=(
+                Choice(
+                    message=AnswerMessage(content=content),
+                    finish_reason=completion.finish_reason,
+                    logprobs=None if completion.logprobs is None else ChoiceLogprobs(content=completion.logprobs),
+                ),
+            ),
             usage=completion.usage,
             status="completed",
             conversation_id=context.conversation_id,

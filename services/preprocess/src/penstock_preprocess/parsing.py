@@ -250,6 +250,11 @@ def _invalid(detail: dict[str, Any], document: Mapping[str, Any]) -> InvalidRequ
                 field="messages",
             )
         both = document.get("messages") is not None and document.get("prompt") is not None
+        limits_twice = document.get("max_tokens") is not None and document.get("max_completion_tokens") is not None
+        if not both and not limits_twice:
+            return InvalidRequest(
+                "top_logprobs: needs logprobs, which is not true", code="invalid_field", field="top_logprobs"
+            )
         pair = ("messages", "prompt") if both else ("max_tokens", "max_completion_tokens")
         return InvalidRequest(
             f"{pair[0]}: give either {pair[0]} or {pair[1]}, and not both", code="invalid_field", field=pair[0]

@@ -170,10 +170,13 @@ def _passed(event: RequestAnonymized | CompletionGenerated, texts: Mapping[int, 
             parameters=event.parameters,
             vault=event.vault,
         )
+    completion = event.completion
+    if texts[0] != completion.text:  # what is redacted would still stand in its tokens
+        completion = completion.model_copy(update={"text": texts[0], "logprobs": None})
     return CompletionScreened(
         context=event.context,
         findings=event.findings,
-        completion=event.completion.model_copy(update={"text": texts[0]}),
+        completion=completion,
         parameters=event.parameters,
         vault=event.vault,
     )

@@ -89,6 +89,16 @@ class GenerationParameters(Contract):
     model: str
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Only so many likeliest tokens. This and the next ones change nothing where they are absent."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Only tokens at least this likely as a share of the likeliest one's probability."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Divides or multiplies the logits of tokens in prompt or answer (Keskar et al., CTRL)."""
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    """How many likeliest tokens to tell beside each generated one; None for no logprobs at all."""
     max_tokens: Annotated[int, Field(ge=1)]
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -199,6 +209,21 @@ class Usage(Contract):
     total_tokens: Annotated[int, Field(ge=0)]
 
 
+class Likelihood(Contract):
+    """A token and the natural logarithm of its probability, as the model gave it before any sampling parameter."""
+
+    token: str
+    logprob: float
+    bytes: tuple[Annotated[int, Field(ge=0, le=255)], ...] | None = None
+    """UTF-8; absent where the token is no text of its own, e.g. a part of a character."""
+
+
+class TokenLikelihood(Likelihood):
+    """A generated token, and the likeliest ones in its place."""
+
+    top_logprobs: tuple[Likelihood, ...] = ()
+
+
 class Completion(Contract):
     """What the model said, still with placeholders."""
 
@@ -206,6 +231,8 @@ class Completion(Contract):
     finish_reason: FinishReason
     usage: Usage
     time_to_first_token_ms: Annotated[float, Field(ge=0)] | None = None
+    logprobs: tuple[TokenLikelihood, ...] | None = None
+    """Of the text's tokens, where asked for; gone where safety redacted the text."""
 
 
 class CompletionGenerated(Event):

@@ -15,6 +15,8 @@ from penstock.contracts.base import Contract, Message
 MAX_MESSAGES = 512
 MAX_STOP_STRINGS = 4
 MAX_TOKENS_CEILING = 131_072
+MAX_TOP_K = 1_000_000
+MAX_TOP_LOGPROBS = 20
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 """Request, conversation and tenant ids: 1 to 128 letters, digits, dots, underscores, colons, hyphens."""
 
@@ -77,6 +79,11 @@ class CompletionRequest(Message):
     model: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_CEILING)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_CEILING)] | None = None
     stop: StopString | Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)] | None = None
@@ -84,6 +91,8 @@ class CompletionRequest(Message):
     # as Literal[1] it would take true, which equals 1
     n: Annotated[int, Field(ge=1, le=1), WithJsonSchema({"const": 1, "type": "integer"})] | None = None
     stream: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     user: Annotated[str, StringConstraints(max_length=256)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
@@ -103,12 +112,19 @@ class CompletionRequest(Message):
             raise ValueError("give either messages or prompt, and not both")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise ValueError("give either max_tokens or max_completion_tokens, and not both")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs")
         return self
 
     @property
     def output_limit(self) -> int | None:
         """The most tokens to generate, by either of the API's two names."""
         return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many likeliest tokens to tell beside each generated one; None for no logprobs at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from penstock.contracts.events import (
     Priority,
     Source,
     StageTiming,
+    TokenLikelihood,
     Usage,
     Verdict,
 )
@@ -61,12 +62,19 @@ class AnswerMessage(Contract):
     content: str
 
 
+class ChoiceLogprobs(Contract):
+    """As of the chat-completions response. Tokens are the model's own: placeholders stand as generated."""
+
+    content: tuple[TokenLikelihood, ...]
+
+
 class Choice(Contract):
     """The one choice of a completed request."""
 
     index: Literal[0] = 0
     message: AnswerMessage
     finish_reason: FinishReason
+    logprobs: ChoiceLogprobs | None = None
 
 
 class Repair(Contract):

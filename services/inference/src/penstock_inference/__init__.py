@@ -13,6 +13,7 @@ scheduler   continuous batching: plan a pass over rows and prompts, take what ca
 engine      the scheduler's plans, run
 prefixes    keys and values of prompts' beginnings, for the next prompt that begins alike
 sampler     logits to a token
+constraints JSON and JSON Schema: which tokens may come next
 runner      the ONNX session and its pool of key/value cache rows
 layout      a model folder as the onnxruntime-genai builder writes it
 """

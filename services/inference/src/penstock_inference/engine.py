@@ -36,6 +36,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids in its logits."""
+        ...
+
+    @property
     def cache_tokens(self) -> int:
         """Tokens that all rows hold together."""
         ...

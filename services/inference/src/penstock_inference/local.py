@@ -15,6 +15,7 @@ from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageEr
 from penstock.contracts.events import Likelihood, TokenLikelihood
 from penstock.text.prompt_tokens import PromptTokenizer
 from penstock_inference.backend import GenerationRequest, Piece
+from penstock_inference.constraints import Grammars
 from penstock_inference.engine import Engine, Logits, Runner
 from penstock_inference.layout import ModelLayout
 from penstock_inference.prefixes import PrefixCache
@@ -50,6 +51,7 @@ class LocalBackend:
         self.rows = runner.rows
         self._tokens = tokens
         self._eos_ids = eos_ids
+        self._grammars = Grammars(tokens.tokenizer.to_str(), runner.vocabulary_size, eos_ids)
         self.prefixes = PrefixCache(limits.prefix_mib << 20)
         self._engine = Engine(
             runner,
@@ -80,7 +82,10 @@ class LocalBackend:
         return cls(runner, tokens, layout.eos_ids, layout.digest(), limits)
 
     def add(self, request: GenerationRequest) -> int:
-        """Queue a request; the number of its prompt's tokens. Raises LimitExceeded where it cannot fit."""
+        """Queue a request; the number of its prompt's tokens.
+
+        Raises LimitExceeded where it cannot fit, InvalidRequest for a schema that the answer cannot be held to.
+        """
         if request.key in self._running:
             raise ValueError(f"key {request.key} is running already")
         prompt = self._tokens.encode(request.prompt)
@@ -97,7 +102,8 @@ class LocalBackend:
                 limit=context - 1,
             )
         parameters = request.parameters
-        sampler = Sampler(parameters, request.seed, prompt)
+        constraint = self._grammars.of(parameters.output)
+        sampler = Sampler(parameters, request.seed, prompt, constraint)
         generation = Generation(request.key, prompt, min(parameters.max_tokens, room), self._eos_ids)
         self._engine.add(generation)
         self._running[request.key] = _Running(generation, sampler, TextStream(self._decode, parameters.stop))
@@ -134,7 +140,7 @@ class LocalBackend:
         running.starts.append(running.text.length)
         text = "" if generation.finished == "eos" else running.text.push(generation.tokens[-1])
         reason: Literal["stop", "length"] | None = None
-        if running.text.stopped or generation.finished == "eos":
+        if running.text.stopped or generation.finished == "eos" or running.sampler.complete:
             reason = "stop"
         elif generation.finished == "length":
             reason = "length"

@@ -36,6 +36,11 @@ def resolve_seed(seed: int | None, request_id: str) -> int:
 class Constraint(Protocol):
     """What an answer may be, token by token."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow."""
+        ...
+
     def allowed(self) -> npt.NDArray[np.bool_]:
         """Which tokens may come next: [vocabulary], at least one of them."""
         ...
@@ -70,6 +75,11 @@ class Sampler:
         self._answer: Counter[int] = Counter()
         self._prompt = np.unique(np.asarray(prompt, dtype=np.intp))
         self.chosen: list[Chosen] | None = None if parameters.logprobs is None else []
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is all that it may be."""
+        return self._constraint is not None and self._constraint.complete
 
     def choose(self, logits: Logits) -> int:
         """The next token's id from logits of shape [vocabulary]; ties go to the lowest id."""

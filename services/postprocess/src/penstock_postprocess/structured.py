@@ -22,6 +22,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from penstock.contracts.errors import InvalidRequest, StageError
+from penstock.contracts.request import schema_of
 
 INVALID_OUTPUT = "invalid_json_output"
 INVALID_SCHEMA = "invalid_json_schema"
@@ -59,14 +60,11 @@ def require_object(value: Any) -> dict[str, Any]:
 
 
 def load_schema(text: str | None) -> Any:
-    """The schema of `json_schema`, out of its JSON text; OpenAI's wrapping object with `schema` is taken off."""
+    """The schema of `json_schema`, out of its JSON text; raises InvalidRequest where it is none."""
     try:
-        schema = json.loads(text or "")
+        return schema_of(text)
     except ValueError:
         raise _bad_schema("it is not JSON") from None
-    if isinstance(schema, dict) and isinstance(schema.get("schema"), dict) and "name" in schema:
-        return schema["schema"]
-    return schema
 
 
 def check(value: Any, schema: Any) -> None:

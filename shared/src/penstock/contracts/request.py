@@ -6,6 +6,7 @@ which bytes can be wrong, is the preprocess service's work.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
@@ -56,6 +57,17 @@ class ResponseFormat(Contract):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: dict[str, Any] | None = None
+
+
+def schema_of(text: str | None) -> Any:
+    """A schema out of its JSON text; the wrapping object of the OpenAI API, `name` and `schema`, is taken off.
+
+    Raises ValueError where it is not JSON.
+    """
+    document = json.loads(text or "")
+    if isinstance(document, dict) and isinstance(document.get("schema"), dict) and "name" in document:
+        return document["schema"]
+    return document
 
 
 class CompletionRequest(Message):

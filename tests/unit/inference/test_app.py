@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
+from tests.support.generation import completed, event_of, job_of
 from tests.support.remote import target
 
 from penstock.contracts.errors import ConfigurationError
@@ -14,6 +15,7 @@ from penstock.runtime.app import Resources
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import BadSettings, parse
 from penstock_inference.app import build
+from penstock_inference.scheduler import GRID
 from penstock_inference.settings import Settings
 
 TINY = Path(__file__).parents[2] / "fixtures" / "tiny-lm"
@@ -32,6 +34,28 @@ def test_builds_the_stage_over_a_model_folder(monkeypatch: pytest.MonkeyPatch) -
     resources.close()
     assert stage.name == "inference"
     assert set(stage.versions) == {"inference", "model"}
+
+
+def test_tokens_of_prompts_are_counted_by_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(monkeypatch, MODEL_DIR=str(TINY))
+    resources = Resources(settings, Names(""), "inference")
+    stage = build(settings, resources)
+    jobs = [job_of(event_of(f"r{count}", text="the model and the runner " * 3, max_tokens=2)) for count in range(2)]
+    for job in jobs:
+        stage.start(job)
+        job.wait()
+    stage.close()
+    resources.close()
+    prompt = completed(jobs[0]).completion.usage.prompt_tokens
+    exposed = generate_latest(resources.registry).decode()
+    counts = {
+        kind: float(
+            exposed.split(f'penstock_prefix_tokens_total{{kind="{kind}",stage="inference"}} ')[1].split("\n")[0]
+        )
+        for kind in ("reused", "computed")
+    }
+    assert counts == {"reused": (prompt - 2) // GRID * GRID, "computed": 2 * prompt - (prompt - 2) // GRID * GRID}
+    assert counts["reused"] > 0
 
 
 def test_a_folder_without_a_model_is_refused_by_the_variables_name(
@@ -70,9 +94,18 @@ def test_targets_that_cannot_work_are_refused_by_the_variables_name(monkeypatch:
         ("INFERENCE_CONTEXT", "1"),
         ("INFERENCE_THREADS", "0"),
         ("INFERENCE_MEMORY_MIB", "-1"),
+        ("INFERENCE_STEP_TOKENS", "31"),
+        ("INFERENCE_STALL_MS", "0"),
+        ("INFERENCE_PREFIX_MIB", "-1"),
         ("INFERENCE_ROW", "4"),
     ],
 )
 def test_bad_settings_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     with pytest.raises(BadSettings, match=f"PENSTOCK_{name}"):
         _settings(monkeypatch, **{name: value})
+
+
+def test_a_step_too_short_for_its_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(monkeypatch, MODEL_DIR=str(TINY), INFERENCE_ROWS="32", INFERENCE_STEP_TOKENS="48")
+    with pytest.raises(ConfigurationError, match=r"PENSTOCK_INFERENCE_STEP_TOKENS.*PENSTOCK_INFERENCE_ROWS"):
+        build(settings, Resources(settings, Names(""), "inference"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 
 import structlog
+from prometheus_client import Counter
 
 from penstock.contracts import topics
 from penstock.runtime.app import Resources, serve
@@ -40,19 +42,38 @@ def _local(settings: Settings, resources: Resources) -> Backend:
         stall_s=settings.inference_stall_ms / 1000,
         prefix_mib=settings.inference_prefix_mib,
     )
+    counted = _counting(resources)
     if settings.model_dir is not None:
         backend = LocalBackend.load(settings.model_dir, limits)
+        backend.prefixes.counted = counted
         _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
         return backend
     models = Models(
         settings.registry,
         settings.model,
-        partial(load_local, limits=limits),
+        partial(load_local, limits=limits, counted=counted),
         count=resources.count_model,
         poll_s=settings.models_poll_ms / 1000,
         linger_s=settings.inference_linger_s,
     )
     return models.backend
+
+
+def _counting(resources: Resources) -> Callable[[int, int], None]:
+    """Counts the tokens of prompts, reused and computed."""
+    tokens = Counter(
+        "penstock_prefix_tokens",
+        "Tokens of prompts, reused from the prefix cache or computed.",
+        ["stage", "kind"],
+        registry=resources.registry,
+    )
+    reused, computed = (tokens.labels(STAGE, kind) for kind in ("reused", "computed"))
+
+    def count(of_cache: int, of_model: int) -> None:
+        reused.inc(of_cache)
+        computed.inc(of_model)
+
+    return count
 
 
 def _servers(settings: Settings, resources: Resources) -> Backend:

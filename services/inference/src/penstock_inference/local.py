@@ -150,9 +150,7 @@ class LocalBackend:
         text += running.text.finish()
         self.cancel(generation.key)
         running.length += len(text)
-        return Piece(
-            generation.key, text, len(generation.tokens), reason, logprobs=self._likelihoods(running)
-        )
+        return Piece(generation.key, text, len(generation.tokens), reason, logprobs=self._likelihoods(running))
 
     def _likelihoods(self, running: _Running) -> tuple[TokenLikelihood, ...] | None:
         """Of the tokens that are in the text, where they are asked for."""

@@ -113,11 +113,16 @@ class Models:
         return Loaded(entry.reference, self._open(entry), _prompts(entry))
 
 
-def load_local(entry: Entry, limits: Limits) -> Backend:
-    """Open a revision; raises ModelDamaged where its files are not those that were added."""
+def load_local(entry: Entry, limits: Limits, counted: Callable[[int, int], None] | None = None) -> Backend:
+    """Open a revision; raises ModelDamaged where its files are not those that were added.
+
+    `counted` is told of each prompt how many of its tokens were reused and how many computed.
+    """
     backend = LocalBackend.load(entry.folder, limits)
     if backend.versions["model"] != entry.manifest.answers:
         raise ModelDamaged(f"{entry.reference} has changed since it was added; `penstock models verify` says where")
+    if counted is not None:
+        backend.prefixes.counted = counted
     return backend
 
 

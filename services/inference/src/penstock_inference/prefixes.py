@@ -41,6 +41,8 @@ class PrefixCache:
         self._nodes: OrderedDict[tuple[int, tuple[int, ...]], _Node] = OrderedDict()
         self._last = _ROOT
         self.bytes = 0
+        self.counted: Callable[[int, int], None] = lambda reused, computed: None
+        """Told of each prompt how many of its tokens were here and how many were not."""
         self.reused_tokens = 0
         """Of all prompts so far: copied from here."""
         self.computed_tokens = 0
@@ -57,6 +59,7 @@ class PrefixCache:
             self._nodes.move_to_end(key)
         self.reused_tokens += tokens
         self.computed_tokens += len(prompt) - tokens
+        self.counted(tokens, len(prompt) - tokens)
         return [node.block for _, node in found]
 
     def store(self, prompt: Sequence[int], read: Callable[[int, int], Block]) -> None:

@@ -50,7 +50,7 @@ USER = {"role": "user", "content": "Hello"}
         ({"prompt": "Hello", "max_tokens": "5"}, False),
         ({"prompt": "Hello", "stop": ["a", "b", "c", "d", "e"]}, False),
         ({"prompt": "Hello", "stop": ""}, False),
-        ({"prompt": "Hello", "n": 2}, False),
+        ({"prompt": "Hello", "n": 9}, False),
         ({"prompt": "Hello", "request_id": "has space"}, False),
         ({"prompt": "Hello", "temprature": 1}, False),
         ({"prompt": "Hello", "metadata": {"a": 1}}, False),

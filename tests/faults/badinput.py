@@ -311,7 +311,7 @@ def _beyond_limits() -> SearchStrategy[Bad]:
         "no stop string": st.just(_with(stop=["a", ""])),
         "seed above": over.map(lambda n: _with(seed=2**63 - 1 + n)),
         "seed below": over.map(lambda n: _with(seed=-(2**63) - n)),
-        "n": st.integers(2, 2**70).map(lambda n: _with(n=n)),
+        "n": st.integers(9, 2**70).map(lambda n: _with(n=n)),
         "user": over.map(lambda n: _with(user="a" * (256 + n))),
         "metadata": over.map(lambda n: _with(metadata={f"m{i}": "a" for i in range(16 + n)})),
         "id": over.map(lambda n: _with(request_id="a" * (128 + n))),

@@ -14,9 +14,17 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tests.support.generation import NOW_MS, VAULT, Clock, Scripted, Sink, completed, event_of, job_of, local
 from tests.support.jobs import MemoryJob
 
-from penstock.contracts.errors import BackendUnavailable, Expired, LimitExceeded, PenstockError, StageError
+from penstock.contracts.errors import (
+    BackendUnavailable,
+    Expired,
+    InvalidRequest,
+    LimitExceeded,
+    PenstockError,
+    StageError,
+)
 from penstock.contracts.events import (
     Event,
+    OutputFormat,
     RequestScreened,
 )
 from penstock_inference import spans
@@ -290,3 +298,24 @@ def test_the_span_of_a_failure_names_its_code(
     (span,) = exporter.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == code
+
+
+def test_further_answers_and_likelihoods_go_on_with_the_first() -> None:
+    (job,) = Bench(local()).run(event_of(n=3, temperature=1.0, seed=5, logprobs=1, max_tokens=4))
+    event = completed(job)
+    assert event.others is not None
+    assert len(event.others) == 2
+    assert event.completion.usage.completion_tokens <= 12
+    assert event.completion.logprobs is not None
+    assert all(other.logprobs is not None for other in event.others)
+    (plain,) = Bench(local()).run(event_of(temperature=1.0, seed=5, max_tokens=4))
+    assert completed(plain).completion.text == event.completion.text
+    assert (completed(plain).others, completed(plain).completion.logprobs) == (None, None)
+
+
+def test_a_schema_that_cannot_be_followed_ends_that_request_alone() -> None:
+    bad = OutputFormat(type="json_schema", json_schema='{"not": {}}')
+    refused, good = Bench(local()).run(event_of("r1", output=bad), event_of("r2"))
+    assert isinstance(refused.outcome, InvalidRequest)
+    assert refused.outcome.code == "unsupported_json_schema"
+    assert completed(good).completion.text

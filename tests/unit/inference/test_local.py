@@ -19,6 +19,7 @@ from penstock_inference.layout import ModelLayout
 from penstock_inference.local import LocalBackend
 from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
+from penstock_inference.sampler import seed_of
 from penstock_inference.scheduler import Generation
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -188,6 +189,39 @@ def test_an_end_token_stops_and_is_no_text() -> None:
     assert pieces[-1].tokens == at + 1
     text = "".join(piece.text for piece in pieces)
     assert text == prompt.tokenizer.decode(tokens[:at]).rstrip("\ufffd")
+
+
+def test_several_answers_are_those_of_their_seeds_beside_any_others() -> None:
+    backend = LocalBackend.load(TINY, Limits(rows=3))
+    backend.add(_request(0, "the model", seed=7, n=4, temperature=1.0, max_tokens=20, stop=("e",), logprobs=0))
+    backend.add(_request(1, "a prompt", max_tokens=9))
+    pieces = _finish(backend)
+    last = pieces[0][-1]
+    texts = ["".join(piece.text for piece in pieces[0]), *(each.text for each in last.others)]
+    assert [piece.finish_reason is None for piece in pieces[0]] == [True] * (len(pieces[0]) - 1) + [False]
+    assert len(last.others) == 3
+    assert len(set(texts)) > 1
+    total = 0
+    for number, text in enumerate(texts):
+        seed = seed_of(7, number)
+        backend.add(_request(2, "the model", seed=seed, temperature=1.0, max_tokens=20, stop=("e",), logprobs=0))
+        alone = _finish(backend)[2]
+        assert "".join(piece.text for piece in alone) == text
+        answer = last if number == 0 else last.others[number - 1]
+        assert (answer.finish_reason, answer.logprobs) == (alone[-1].finish_reason, alone[-1].logprobs)
+        total += alone[-1].tokens
+    assert last.tokens == total
+    assert pieces[1][-1].tokens == 9
+
+
+def test_a_request_for_several_answers_is_given_up_as_one() -> None:
+    backend = LocalBackend.load(TINY, Limits(rows=2))
+    backend.add(_request(0, "the model", n=5))
+    for _ in range(6):
+        backend.step()
+    backend.cancel(0)
+    assert not backend.step()
+    assert set(_texts(backend, [_request(0, "a prompt", max_tokens=4)])) == {0}
 
 
 def test_likelihoods_of_exactly_the_tokens_in_the_text() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from penstock.contracts.errors import InvalidRequest, PenstockError, StageError
 from penstock.contracts.events import (
+    Alternative,
     Completion,
     CompletionScreened,
     Findings,
@@ -71,6 +72,7 @@ def _process(
     finish_reason: FinishReason = "stop",
     vault: SealedVault | None = None,
     logprobs: tuple[TokenLikelihood, ...] | None = None,
+    others: tuple[Alternative, ...] | None = None,
     trim: Literal["sentence", "off"] = "sentence",
     **parameters: Any,
 ) -> RequestFinished | PenstockError:
@@ -84,6 +86,7 @@ def _process(
             time_to_first_token_ms=12.5,
             logprobs=logprobs,
         ),
+        others=others,
         parameters=GenerationParameters(**{"model": "penstock-lm", "max_tokens": 7, **parameters}),
         vault=vault,
     )
@@ -111,6 +114,25 @@ def test_likelihoods_stand_as_the_api_has_them_placeholders_unrestored() -> None
     assert choice["message"]["content"] == 'Anna "Ann" Smith'
     assert choice["logprobs"] == {
         "content": [{"token": "<PERSON_1>", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -1.5}]}]
+    }
+
+
+def test_every_answer_is_a_choice_cleaned_and_restored() -> None:
+    others = (
+        Alternative(text="To <PERSON_1>.<|im_end|>", finish_reason="stop"),
+        Alternative(text="One sentence. Half a", finish_reason="length"),
+    )
+    outcome = _process("Dear <PERSON_1><|im_end|>", vault=_seal(), others=others, n=3)
+    assert isinstance(outcome, RequestFinished)
+    assert [(choice.index, choice.message.content, choice.finish_reason) for choice in outcome.choices] == [
+        (0, 'Dear Anna "Ann" Smith', "stop"),
+        (1, 'To Anna "Ann" Smith.', "stop"),
+        (2, "One sentence.", "length"),
+    ]
+    assert outcome.restored == 2
+    assert {repair.kind: repair.count for repair in outcome.repairs} == {
+        "control_token_dropped": 2,
+        "half_sentence_trimmed": 1,
     }
 
 

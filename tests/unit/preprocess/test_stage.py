@@ -70,6 +70,7 @@ def test_a_request_becomes_a_rendered_prompt(stage: PreprocessStage, inbound: Bu
         "stream": False,
         **dict.fromkeys(SAMPLING),
         "logprobs": None,
+        "n": None,
         "output": {"type": "text", "json_schema": None},
     }
 
@@ -83,11 +84,11 @@ def test_all_parameters_are_carried(stage: PreprocessStage, inbound: Build) -> N
         "max_completion_tokens": 12,
         "stop": ["END\r\n", "e\u0301"],
         "seed": -3,
-        "n": 1,
+        "n": 3,
         **SAMPLING,
         "logprobs": True,
         "top_logprobs": 3,
-        "stream": True,
+        "stream": False,
         "response_format": {"type": "json_schema", "json_schema": {"é": {"type": "string"}}},
         "user": "u-1",
         "metadata": {"order": "4711"},
@@ -102,7 +103,8 @@ def test_all_parameters_are_carried(stage: PreprocessStage, inbound: Build) -> N
         "seed": -3,
         **SAMPLING,
         "logprobs": 3,
-        "stream": True,
+        "n": 3,
+        "stream": False,
         "output": {"type": "json_schema", "json_schema": '{"é":{"type":"string"}}'},
     }
     assert (event.user, event.metadata) == ("u-1", {"order": "4711"})

@@ -6,6 +6,7 @@ import pytest
 
 from penstock.contracts.errors import BackendUnavailable, StageError
 from penstock.contracts.events import (
+    Alternative,
     Completion,
     CompletionGenerated,
     CompletionScreened,
@@ -182,6 +183,23 @@ def test_likelihoods_pass_with_the_answer_and_go_with_what_is_redacted(stage: Sa
     assert isinstance(redacted, CompletionScreened)
     assert redacted.completion.text == "so [REDACTED:mask] it"
     assert redacted.completion.logprobs is None
+
+
+def test_every_answer_is_screened(stage: SafetyStage) -> None:
+    event = answer("all is well")
+    others = (
+        Alternative(text="so mask it", finish_reason="stop", logprobs=(TokenLikelihood(token="x", logprob=-0.5),)),
+        Alternative(text="fine", finish_reason="length"),
+    )
+    (passed,) = stage.process([inbound(event.model_copy(update={"others": others}))])
+    assert isinstance(passed, CompletionScreened)
+    assert passed.others == (Alternative(text="so [REDACTED:mask] it", finish_reason="stop"), others[1])
+    assert [(v.label, v.part) for v in passed.findings.verdicts if v.direction == "response"] == [("mask", 1)]
+    evil = Alternative(text="an evil answer", finish_reason="stop")
+    (blocked,) = stage.process([inbound(event.model_copy(update={"others": (others[1], evil)}))])
+    assert isinstance(blocked, RequestFinished)
+    assert (blocked.status, blocked.choices) == ("blocked", ())
+    assert blocked.verdicts[-1].part == 2
 
 
 def test_spans_to_redact_are_replaced_in_prompt_and_answer(stage: SafetyStage) -> None:

@@ -7,7 +7,8 @@ streamed    what the reader of a stream has, where an answer begins again
 remote      that backend over servers that speak the OpenAI API
 switching   several backends as one: the promoted model, and those that still have requests
 models      the promoted model: loaded, followed, its successor loaded beside it
-local       that backend over the model in a local folder: tokens to text, stop strings
+local       that backend over the model in a local folder
+answers     one answer under way: its tokens, text and likelihoods
 text        incremental detokenization; holds back what may yet become something else
 scheduler   continuous batching: plan a pass over rows and prompts, take what came of it
 engine      the scheduler's plans, run

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from penstock.contracts.events import GenerationParameters, PromptPart, TokenLikelihood
+from penstock.contracts.events import Alternative, GenerationParameters, PromptPart, TokenLikelihood
 
 FinishedBy = Literal["stop", "length"]
 
@@ -65,7 +65,8 @@ class Provenance:
 class Piece:
     """What one step brought to one request: maybe some text, at the end why it ended.
 
-    `tokens` counts all tokens generated for the request so far: 0 while its prompt is still being read.
+    `tokens` counts all tokens generated for the request so far, of all its answers: 0 while its prompt is still
+    being read.
     """
 
     key: int
@@ -80,6 +81,8 @@ class Piece:
     """At the end."""
     logprobs: tuple[TokenLikelihood, ...] | None = None
     """Of all tokens of the text, with the last piece, where the request asks for them."""
+    others: tuple[Alternative, ...] = ()
+    """With the last piece, the further answers where the request asks for several; pieces are of the first."""
 
 
 class RequestFault(Exception):

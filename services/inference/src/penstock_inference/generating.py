@@ -210,6 +210,7 @@ class Generating:
                 context=context,
                 findings=event.findings,
                 completion=completion,
+                others=piece.others or None,
                 parameters=event.parameters,
                 vault=event.vault,
             )

@@ -7,33 +7,34 @@ same whatever shares the batch, and so are sampled ones, by their seeds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
-from penstock.contracts.events import Likelihood, TokenLikelihood
+from penstock.contracts.events import Alternative
 from penstock.text.prompt_tokens import PromptTokenizer
-from penstock_inference.backend import GenerationRequest, Piece
+from penstock_inference.answers import Answer
+from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.constraints import Grammars
 from penstock_inference.engine import Engine, Logits, Runner
 from penstock_inference.layout import ModelLayout
 from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
-from penstock_inference.sampler import Sampler
+from penstock_inference.sampler import Sampler, seed_of
 from penstock_inference.scheduler import GRID, Generation
-from penstock_inference.text import REPLACEMENT, TextStream
 
 
 @dataclass(slots=True)
-class _Running:
-    generation: Generation
-    sampler: Sampler
-    text: TextStream
-    starts: list[int] = field(default_factory=list)
-    """Before each token, how many characters there were."""
-    length: int = 0
-    """Characters released so far."""
+class _Request:
+    """One request's answers, the first one streamed, and how many are not yet complete."""
+
+    key: int
+    answers: list[Answer]
+    open: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(each.generation.tokens) for each in self.answers)
 
 
 class LocalBackend:
@@ -60,7 +61,10 @@ class LocalBackend:
             stall_s=limits.stall_s,
             prefixes=self.prefixes if limits.prefix_mib else None,
         )
-        self._running: dict[int, _Running] = {}
+        self._requests: dict[int, _Request] = {}
+        self._answers: dict[int, tuple[_Request, Answer]] = {}
+        """By the key of the generation, which is the backend's own."""
+        self._next_key = 0
         self.versions: Mapping[str, str] = {"model": digest}
 
     @classmethod
@@ -86,7 +90,7 @@ class LocalBackend:
 
         Raises LimitExceeded where it cannot fit, InvalidRequest for a schema that the answer cannot be held to.
         """
-        if request.key in self._running:
+        if request.key in self._requests:
             raise ValueError(f"key {request.key} is running already")
         prompt = self._tokens.encode(request.prompt)
         if not prompt:
@@ -101,28 +105,37 @@ class LocalBackend:
                 field="messages",
                 limit=context - 1,
             )
-        parameters = request.parameters
-        constraint = self._grammars.of(parameters.output)
-        sampler = Sampler(parameters, request.seed, prompt, constraint)
-        generation = Generation(request.key, prompt, min(parameters.max_tokens, room), self._eos_ids)
-        self._engine.add(generation)
-        self._running[request.key] = _Running(generation, sampler, TextStream(self._decode, parameters.stop))
+        constraints = [self._grammars.of(request.parameters.output) for _ in range(request.parameters.n or 1)]
+        made = _Request(request.key, [], len(constraints))
+        for number, constraint in enumerate(constraints):
+            sampler = Sampler(request.parameters, seed_of(request.seed, number), prompt, constraint)
+            self._next_key += 1
+            generation = Generation(self._next_key, prompt, min(request.parameters.max_tokens, room), self._eos_ids)
+            self._engine.add(generation)
+            made.answers.append(Answer(generation, sampler, self._tokens, request.parameters.stop))
+            self._answers[generation.key] = made, made.answers[-1]
+        self._requests[request.key] = made
         return len(prompt)
 
     def step(self) -> Sequence[Piece]:
-        """Run one forward pass; a piece for each request that it was for."""
-        return [self._piece(generation) for generation in self._engine.step()]
+        """Run one forward pass; a piece for each answer that it was for."""
+        try:
+            advanced = self._engine.step()
+        except RequestFault as fault:
+            raise RequestFault(self._answers[fault.key][0].key, fault.cause) from fault
+        return [self._piece(*self._answers[generation.key]) for generation in advanced]
 
     def cancel(self, key: int) -> None:
-        """Give a request up; its row is free at the next step."""
-        running = self._running.pop(key, None)
-        if running is not None:
-            self._engine.cancel(running.generation)
+        """Give a request up; its rows are free at the next step."""
+        request = self._requests.pop(key, None)
+        for answer in request.answers if request is not None else ():
+            self._close(answer)
 
     def clear(self) -> None:
         """Give all requests up."""
         self._engine.clear()
-        self._running.clear()
+        self._requests.clear()
+        self._answers.clear()
 
     def wake(self) -> None:
         """Nothing: a step computes, and does not wait."""
@@ -131,47 +144,35 @@ class LocalBackend:
         """Nothing: memory is all there is."""
 
     def _choose(self, generation: Generation, logits: Logits) -> int:
-        return self._running[generation.key].sampler.choose(logits)
+        return self._answers[generation.key][1].sampler.choose(logits)
 
-    def _piece(self, generation: Generation) -> Piece:
-        if not generation.tokens:
-            return Piece(generation.key, "", 0)
-        running = self._running[generation.key]
-        running.starts.append(running.text.length)
-        text = "" if generation.finished == "eos" else running.text.push(generation.tokens[-1])
-        reason: Literal["stop", "length"] | None = None
-        if running.text.stopped or generation.finished == "eos" or running.sampler.complete:
-            reason = "stop"
-        elif generation.finished == "length":
-            reason = "length"
-        if reason is None:
-            running.length += len(text)
-            return Piece(generation.key, text, len(generation.tokens))
-        text += running.text.finish()
-        self.cancel(generation.key)
-        running.length += len(text)
-        return Piece(generation.key, text, len(generation.tokens), reason, logprobs=self._likelihoods(running))
+    def _close(self, answer: Answer) -> None:
+        if self._answers.pop(answer.generation.key, None) is not None:
+            self._engine.cancel(answer.generation)
 
-    def _likelihoods(self, running: _Running) -> tuple[TokenLikelihood, ...] | None:
-        """Of the tokens that are in the text, where they are asked for."""
-        if running.sampler.chosen is None:
-            return None
-        found = []
-        for each, start in zip(running.sampler.chosen, running.starts, strict=True):
-            if start < running.length:
-                text, spelled = self._spelled(each.token)
-                likeliest = tuple(self._likely(*other) for other in each.likeliest)
-                found.append(TokenLikelihood(token=text, logprob=each.logprob, bytes=spelled, top_logprobs=likeliest))
-        return tuple(found)
+    def _piece(self, request: _Request, answer: Answer) -> Piece:
+        if not answer.generation.tokens:
+            return Piece(request.key, "", request.tokens)
+        text = answer.advance()
+        first, *others = request.answers
+        shown = text if answer is first else ""
+        if answer.finish_reason is not None:
+            self._close(answer)
+            request.open -= 1
+        if request.open or first.finish_reason is None:
+            return Piece(request.key, shown, request.tokens)
+        del self._requests[request.key]
+        return Piece(
+            request.key,
+            shown,
+            request.tokens,
+            first.finish_reason,
+            logprobs=first.likelihoods(),
+            others=tuple(map(_alternative, others)),
+        )
 
-    def _likely(self, token: int, logprob: float) -> Likelihood:
-        text, spelled = self._spelled(token)
-        return Likelihood(token=text, logprob=logprob, bytes=spelled)
 
-    def _spelled(self, token: int) -> tuple[str, tuple[int, ...] | None]:
-        """A token's text, control tokens by their names, and its bytes where that is all there is to it."""
-        text = self._tokens.tokenizer.decode([token], skip_special_tokens=False)
-        return text, None if REPLACEMENT in text else tuple(text.encode())
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokens.tokenizer.decode(list(ids), skip_special_tokens=True)
+def _alternative(answer: Answer) -> Alternative:
+    if answer.finish_reason is None:
+        raise RuntimeError("an answer is told of before its end")
+    return Alternative(text=answer.text, finish_reason=answer.finish_reason, logprobs=answer.likelihoods())

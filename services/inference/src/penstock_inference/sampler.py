@@ -33,6 +33,13 @@ def resolve_seed(seed: int | None, request_id: str) -> int:
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big")
 
 
+def seed_of(seed: int, answer: int) -> int:
+    """The seed of one of a request's answers: the request's own for the first."""
+    if answer == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{answer}".encode()).digest()[:8], "big")
+
+
 class Constraint(Protocol):
     """What an answer may be, token by token."""
 

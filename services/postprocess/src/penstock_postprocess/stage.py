@@ -7,10 +7,11 @@ checked last, on what is handed out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
-from penstock.contracts.events import Completion, CompletionScreened, OutputFormat
+from penstock.contracts.events import Alternative, Completion, CompletionScreened, GenerationParameters, OutputFormat
 from penstock.contracts.results import AnswerMessage, Choice, ChoiceLogprobs, Repair, RequestFinished
 from penstock.runtime.stage import Inbound, PerRecord
 from penstock.text.placeholders import restore
@@ -33,7 +34,7 @@ class PostprocessStage(PerRecord):
         self.versions: Mapping[str, str] = {STAGE: release}
 
     def process_one(self, inbound: Inbound) -> RequestFinished:
-        """The terminal result of one answer.
+        """The terminal result of one request.
 
         Raises StageError `vault_unreadable` or `invalid_json_output`, InvalidRequest `invalid_json_schema`.
         """
@@ -42,31 +43,27 @@ class PostprocessStage(PerRecord):
         vault = VaultContents()
         if event.vault is not None:
             vault = self._keys.open(event.vault, tenant=context.tenant, conversation=context.conversation_id)
-        text, repairs = _cleaned(completion, event.parameters.stop)
-        output = event.parameters.output
-        if output.type == "text":
-            if self._trim == "sentence" and completion.finish_reason == "length":
-                text, trimmed = trim_half_sentence(text)
-                repairs["half_sentence_trimmed"] = trimmed
-            content, restored = restore(text, vault.entities)
-        else:
-            try:
-                content, restored, repair = _structured(text, output, vault.entities)
-            except RecursionError:
-                raise structured.too_deep() from None
-            if repair is not None:
-                repairs[repair] = 1
+        repairs: Counter[str] = Counter()
+        choices: list[Choice] = []
+        restored = 0
+        answers: tuple[Completion | Alternative, ...] = (completion, *(event.others or ()))
+        for answer in answers:
+            content, places = self._content(answer, event.parameters, vault.entities, repairs)
+            logprobs = None if answer.logprobs is None else ChoiceLogprobs(content=answer.logprobs)
+            choices.append(
+                Choice(
+                    index=len(choices),
+                    message=AnswerMessage(content=content),
+                    finish_reason=answer.finish_reason,
+                    logprobs=logprobs,
+                )
+            )
+            restored += places
         return RequestFinished(
             id=context.request_id,
             created=inbound.now_ms // 1000,
             model=event.parameters.model,
-            choices=(
-                Choice(
-                    message=AnswerMessage(content=content),
-                    finish_reason=completion.finish_reason,
-                    logprobs=None if completion.logprobs is None else ChoiceLogprobs(content=completion.logprobs),
-                ),
-            ),
+            choices=tuple(choices),
             usage=completion.usage,
             status="completed",
             conversation_id=context.conversation_id,
@@ -89,10 +86,34 @@ class PostprocessStage(PerRecord):
             metadata=vault.metadata,
         )
 
+    def _content(
+        self,
+        answer: Completion | Alternative,
+        parameters: GenerationParameters,
+        entities: Mapping[str, str],
+        repairs: Counter[str],
+    ) -> tuple[str, int]:
+        """The answer's text as it is handed out, and how many places were restored; counts its repairs."""
+        text, places = _cleaned(answer.text, parameters.stop)
+        repairs.update(places)
+        output = parameters.output
+        if output.type == "text":
+            if self._trim == "sentence" and answer.finish_reason == "length":
+                text, trimmed = trim_half_sentence(text)
+                repairs["half_sentence_trimmed"] += trimmed
+            return restore(text, entities)
+        try:
+            content, restored, repair = _structured(text, output, entities)
+        except RecursionError:
+            raise structured.too_deep() from None
+        if repair is not None:
+            repairs[repair] += 1
+        return content, restored
 
-def _cleaned(completion: Completion, stop: tuple[str, ...]) -> tuple[str, dict[str, int]]:
+
+def _cleaned(text: str, stop: tuple[str, ...]) -> tuple[str, dict[str, int]]:
     """The answer without what does not belong to it, and how many places of each kind that were."""
-    text, cut_characters = clean.drop_cut_character(completion.text)
+    text, cut_characters = clean.drop_cut_character(text)
     text, stops = clean.cut_at_stop(text, stop)
     text, control_tokens = clean.drop_control_tokens(text)
     return text, {

@@ -251,6 +251,10 @@ def _invalid(detail: dict[str, Any], document: Mapping[str, Any]) -> InvalidRequ
             )
         both = document.get("messages") is not None and document.get("prompt") is not None
         limits_twice = document.get("max_tokens") is not None and document.get("max_completion_tokens") is not None
+        if document.get("top_logprobs") is None and not both and not limits_twice:
+            return InvalidRequest(
+                "n: more than one, but one answer alone can be streamed", code="invalid_field", field="n"
+            )
         if not both and not limits_twice:
             return InvalidRequest(
                 "top_logprobs: needs logprobs, which is not true", code="invalid_field", field="top_logprobs"

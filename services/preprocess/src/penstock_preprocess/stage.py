@@ -174,6 +174,7 @@ class PreprocessStage(PerRecord):
             frequency_penalty=request.frequency_penalty,
             repetition_penalty=request.repetition_penalty,
             logprobs=request.alternatives,
+            n=request.n if (request.n or 1) > 1 else None,
             max_tokens=self._max_tokens(request, input_tokens, model.context_tokens),
             stop=_not_blank(stop),
             seed=request.seed,
@@ -182,7 +183,7 @@ class PreprocessStage(PerRecord):
         )
         versions = {"tokenizer": model.tokenizer.digest, "chat-template": model.template.digest}
         context = context.having(versions={**context.versions, **versions})
-        context = self._granted(context, input_tokens + parameters.max_tokens, now_ms)
+        context = self._granted(context, input_tokens + parameters.max_tokens * (parameters.n or 1), now_ms)
         return RequestPreprocessed(
             context=self._dated(context, now_ms),
             findings=Findings(

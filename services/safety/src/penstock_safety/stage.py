@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from penstock.contracts.base import Message
 from penstock.contracts.errors import RetriableError, StageError
 from penstock.contracts.events import (
+    Alternative,
+    Completion,
     CompletionGenerated,
     CompletionScreened,
     Direction,
@@ -27,6 +30,8 @@ from penstock_safety.policy import Policy
 from penstock_safety.screen import Screener
 
 RELEASE = "1"
+
+Answer = TypeVar("Answer", Completion, Alternative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,8 @@ def _task(inbound: Inbound) -> _Task | StageError:
             chosen = [(index, part.text) for index, part in enumerate(event.prompt) if part.kind == "text"]
             return _Task(event, "prompt", tuple(i for i, _ in chosen), tuple(text for _, text in chosen))
         case CompletionGenerated() as event:
-            return _Task(event, "response", (0,), (event.completion.text,))
+            answers = (event.completion.text, *(other.text for other in event.others or ()))
+            return _Task(event, "response", tuple(range(len(answers))), answers)
         case other:
             return StageError(
                 f"expected RequestAnonymized or CompletionGenerated, got {type(other).__name__}",
@@ -170,13 +176,17 @@ def _passed(event: RequestAnonymized | CompletionGenerated, texts: Mapping[int, 
             parameters=event.parameters,
             vault=event.vault,
         )
-    completion = event.completion
-    if texts[0] != completion.text:  # what is redacted would still stand in its tokens
-        completion = completion.model_copy(update={"text": texts[0], "logprobs": None})
+    others = event.others
     return CompletionScreened(
         context=event.context,
         findings=event.findings,
-        completion=completion,
+        completion=_screened(event.completion, texts[0]),
+        others=others and tuple(_screened(other, texts[number]) for number, other in enumerate(others, 1)),
         parameters=event.parameters,
         vault=event.vault,
     )
+
+
+def _screened(answer: Answer, text: str) -> Answer:
+    """The answer as it may go on; of a redacted one the likelihoods go, in which the whole text would still stand."""
+    return answer if answer.text == text else answer.model_copy(update={"text": text, "logprobs": None})

@@ -99,6 +99,8 @@ class GenerationParameters(Contract):
     """Divides or multiplies the logits of tokens in prompt or answer (Keskar et al., CTRL)."""
     logprobs: Annotated[int, Field(ge=0)] | None = None
     """How many likeliest tokens to tell beside each generated one; None for no logprobs at all."""
+    n: Annotated[int, Field(ge=1)] | None = None
+    """How many answers; one where absent."""
     max_tokens: Annotated[int, Field(ge=1)]
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -131,7 +133,7 @@ class Verdict(Contract):
     digest: str
     """Of the detector: of its rules, or of its model's files."""
     part: Annotated[int, Field(ge=0)]
-    """Index of the prompt part; 0 in a response."""
+    """Index of the prompt part, or of the answer: 0 where there is one."""
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=0)]
     """Character offsets within that part."""
@@ -235,12 +237,22 @@ class Completion(Contract):
     """Of the text's tokens, where asked for; gone where safety redacted the text."""
 
 
+class Alternative(Contract):
+    """A further answer to the same prompt; its tokens are in the first one's usage."""
+
+    text: str
+    finish_reason: FinishReason
+    logprobs: tuple[TokenLikelihood, ...] | None = None
+
+
 class CompletionGenerated(Event):
     """The model's answer, not yet screened."""
 
     schema_name: ClassVar[str] = "penstock.completion-generated"
 
     completion: Completion
+    others: tuple[Alternative, ...] | None = None
+    """Further answers, where several were asked for."""
     parameters: GenerationParameters
     vault: SealedVault | None = None
 
@@ -251,6 +263,8 @@ class CompletionScreened(Event):
     schema_name: ClassVar[str] = "penstock.completion-screened"
 
     completion: Completion
+    others: tuple[Alternative, ...] | None = None
+    """Further answers, where several were asked for."""
     parameters: GenerationParameters
     vault: SealedVault | None = None
 

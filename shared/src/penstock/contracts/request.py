@@ -18,6 +18,8 @@ MAX_STOP_STRINGS = 4
 MAX_TOKENS_CEILING = 131_072
 MAX_TOP_K = 1_000_000
 MAX_TOP_LOGPROBS = 20
+MAX_ANSWERS = 8
+_NUMBER_OF_ANSWERS: dict[str, Any] = {"enum": [*range(1, MAX_ANSWERS + 1)], "type": "integer"}
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}$"
 """Request, conversation and tenant ids: 1 to 128 letters, digits, dots, underscores, colons, hyphens."""
 
@@ -100,8 +102,8 @@ class CompletionRequest(Message):
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS_CEILING)] | None = None
     stop: StopString | Annotated[tuple[StopString, ...], Field(max_length=MAX_STOP_STRINGS)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    # as Literal[1] it would take true, which equals 1
-    n: Annotated[int, Field(ge=1, le=1), WithJsonSchema({"const": 1, "type": "integer"})] | None = None
+    # as a Literal it would take true, which equals 1
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS), WithJsonSchema(_NUMBER_OF_ANSWERS)] | None = None
     stream: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
@@ -126,6 +128,8 @@ class CompletionRequest(Message):
             raise ValueError("give either max_tokens or max_completion_tokens, and not both")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs")
+        if self.stream and (self.n or 1) > 1:
+            raise ValueError("one answer alone can be streamed")
         return self
 
     @property

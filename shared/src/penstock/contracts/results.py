@@ -69,9 +69,9 @@ class ChoiceLogprobs(Contract):
 
 
 class Choice(Contract):
-    """The one choice of a completed request."""
+    """One answer of a completed request."""
 
-    index: Literal[0] = 0
+    index: int = 0
     message: AnswerMessage
     finish_reason: FinishReason
     logprobs: ChoiceLogprobs | None = None

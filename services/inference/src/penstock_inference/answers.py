@@ -1,0 +1,65 @@
+"""One answer under way: a generation's tokens, how they are chosen, the text and likelihoods that come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from penstock.contracts.events import Likelihood, TokenLikelihood
+from penstock.text.prompt_tokens import PromptTokenizer
+from penstock_inference.sampler import Sampler
+from penstock_inference.scheduler import Generation
+from penstock_inference.text import REPLACEMENT, TextStream
+
+
+class Answer:
+    """`finish_reason` is set by the `advance` that ends it."""
+
+    def __init__(self, generation: Generation, sampler: Sampler, tokens: PromptTokenizer, stop: Sequence[str]) -> None:
+        self.generation = generation
+        self.sampler = sampler
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.text = ""
+        """Released so far."""
+        self._tokens = tokens
+        self._stream = TextStream(self._decode, stop)
+        self._starts: list[int] = []
+        """Before each token, how many characters there were."""
+
+    def advance(self) -> str:
+        """The text to release after the generation's newest token."""
+        self._starts.append(self._stream.length)
+        finished = self.generation.finished
+        text = "" if finished == "eos" else self._stream.push(self.generation.tokens[-1])
+        if self._stream.stopped or finished == "eos" or self.sampler.complete:
+            self.finish_reason = "stop"
+        elif finished == "length":
+            self.finish_reason = "length"
+        if self.finish_reason is not None:
+            text += self._stream.finish()
+        self.text += text
+        return text
+
+    def likelihoods(self) -> tuple[TokenLikelihood, ...] | None:
+        """Of the tokens that are in the text, where they are asked for."""
+        if self.sampler.chosen is None:
+            return None
+        found = []
+        for each, start in zip(self.sampler.chosen, self._starts, strict=True):
+            if start < len(self.text):
+                text, spelled = self._spelled(each.token)
+                likeliest = tuple(self._likely(*other) for other in each.likeliest)
+                found.append(TokenLikelihood(token=text, logprob=each.logprob, bytes=spelled, top_logprobs=likeliest))
+        return tuple(found)
+
+    def _likely(self, token: int, logprob: float) -> Likelihood:
+        text, spelled = self._spelled(token)
+        return Likelihood(token=text, logprob=logprob, bytes=spelled)
+
+    def _spelled(self, token: int) -> tuple[str, tuple[int, ...] | None]:
+        """A token's text, control tokens by their names, and its bytes where that is all there is to it."""
+        text = self._tokens.tokenizer.decode([token], skip_special_tokens=False)
+        return text, None if REPLACEMENT in text else tuple(text.encode())
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokens.tokenizer.decode(list(ids), skip_special_tokens=True)

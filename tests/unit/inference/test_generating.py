@@ -28,7 +28,7 @@ from penstock.contracts.events import (
     RequestScreened,
 )
 from penstock_inference import spans
-from penstock_inference.backend import Backend
+from penstock_inference.backend import Backend, Piece
 from penstock_inference.generating import Generating
 
 
@@ -319,3 +319,15 @@ def test_a_schema_that_cannot_be_followed_ends_that_request_alone() -> None:
     assert isinstance(refused.outcome, InvalidRequest)
     assert refused.outcome.code == "unsupported_json_schema"
     assert completed(good).completion.text
+
+
+def test_an_answer_without_a_token_ends_and_one_whose_prompt_is_being_read_goes_on() -> None:
+    class Silent(Scripted):
+        def step(self) -> Sequence[Piece]:
+            (key,) = self.running
+            self.widths.append(1)
+            return [Piece(key, "", 0, "stop" if len(self.widths) == 3 else None)]
+
+    backend = Silent()
+    (job,) = Bench(backend).run(event_of())
+    assert (completed(job).completion.text, len(backend.widths)) == ("", 3)

@@ -172,7 +172,7 @@ class Generating:
         self._suspects.extend(requests)
 
     def _advance(self, request: _InFlight, piece: Piece) -> None:
-        if piece.tokens == 0:  # its prompt is still being read
+        if piece.tokens == 0 and piece.finish_reason is None:  # its prompt is still being read
             return
         if request.first_token_ms is None:
             request.first_token_ms = self._elapsed_ms(request)

@@ -131,6 +131,28 @@ def test_the_format_is_asked_for(one: ChatServer, output: OutputFormat, sent: An
     assert one.seen[0].body.get("response_format") == sent
 
 
+def test_sampling_parameters_are_sent_where_they_are_given_and_the_targets_own_win(one: ChatServer) -> None:
+    given = {"presence_penalty": 0.5, "frequency_penalty": -0.5, "top_k": 9, "min_p": 0.1, "repetition_penalty": 1.1}
+    with bench(target("one", one, extra={"top_k": 3})) as at:
+        at.run(request_of(**given))
+    assert given | {"top_k": 3} == {name: one.seen[0].body[name] for name in given}
+
+
+def test_the_wrapping_object_of_a_schema_is_sent_once(one: ChatServer) -> None:
+    wrapped = OutputFormat(type="json_schema", json_schema='{"name": "mine", "schema": {"type": "object"}}')
+    with bench(target("one", one)) as at:
+        at.run(request_of(output=wrapped))
+    assert one.seen[0].body["response_format"]["json_schema"] == {"name": "answer", "schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize("given", [{"n": 2}, {"logprobs": 0}])
+def test_what_servers_are_not_asked_for_is_refused(one: ChatServer, given: dict[str, int]) -> None:
+    with bench(target("one", one)) as at, pytest.raises(InvalidRequest) as refused:
+        at.add(request_of(**given))
+    assert (refused.value.code, refused.value.field) == ("unsupported_parameter", next(iter(given)))
+    assert one.seen == []
+
+
 def test_messages_are_the_requests_without_the_local_template() -> None:
     def text(role: str, message: int, text: str, **more: Any) -> PromptPart:
         return PromptPart(kind="text", text=text, role=role, message=message, **more)

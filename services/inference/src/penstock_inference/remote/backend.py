@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.remote.answers import Answers, input_tokens_of
 from penstock_inference.remote.budgets import Book, Spending
-from penstock_inference.remote.client import TargetClient, messages_of
+from penstock_inference.remote.client import TargetClient, check, messages_of
 from penstock_inference.remote.config import Config
 from penstock_inference.remote.meters import Meters
 from penstock_inference.remote.pool import Pool
@@ -62,6 +62,7 @@ class RemoteBackend:
         """Send a request; an estimate of its prompt's tokens, which the last piece corrects."""
         if request.key in self._running:
             raise ValueError(f"key {request.key} is running already")
+        check(request.parameters)
         messages_of(request.prompt)
         self._running[request.key] = [
             self._in_loop(self._answer(request)),

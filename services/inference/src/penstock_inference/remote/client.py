@@ -7,7 +7,6 @@ add of itself is taken off each request. Which target is asked, and what follows
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,16 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import SecretStr
 
 from penstock.contracts.errors import ConnectionFailed, InvalidRequest, StageError
-from penstock.contracts.events import OutputFormat, PromptPart
+from penstock.contracts.events import GenerationParameters, OutputFormat, PromptPart
+from penstock.contracts.request import schema_of
 from penstock_inference.backend import FinishedBy, GenerationRequest
 from penstock_inference.remote.config import Target
 
 _REASONS: Final[dict[str, FinishedBy]] = {"stop": "stop", "length": "length"}
 _TELLTALE: Final = ("x-stainless-", "openai-organization", "openai-project")
+_PENALTIES: Final = ("presence_penalty", "frequency_penalty")
+_BEYOND_THE_API: Final = ("top_k", "min_p", "repetition_penalty")
+"""By the names that vLLM, llama.cpp and others share."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SEED_SPACE: Final = 2**63
 """Servers keep a seed in a signed 64-bit integer."""
@@ -120,13 +123,27 @@ def body_of(request: GenerationRequest, target: Target) -> dict[str, Any]:
         "seed": request.seed % _SEED_SPACE,
         target.limit_field: parameters.max_tokens,
     }
+    for name in _PENALTIES:
+        if (value := getattr(parameters, name)) is not None:
+            body[name] = value
     if parameters.stop:
         body["stop"] = list(parameters.stop)
     if (wanted := _format(parameters.output)) is not None:
         body["response_format"] = wanted
-    if target.extra:
-        body["extra_body"] = target.extra
+    given = {name: getattr(parameters, name) for name in _BEYOND_THE_API if name not in target.omit}
+    beyond = {name: value for name, value in given.items() if value is not None}
+    if beyond or target.extra:
+        body["extra_body"] = {**beyond, **target.extra}
     return {name: value for name, value in body.items() if name not in target.omit}
+
+
+def check(parameters: GenerationParameters) -> None:
+    """Raises InvalidRequest for what is not asked of servers: several answers to one call, likelihoods of tokens."""
+    for name in ("n", "logprobs"):
+        if getattr(parameters, name) is not None:
+            raise InvalidRequest(
+                f"{name}: not served through other servers; leave it out", code="unsupported_parameter", field=name
+            )
 
 
 def messages_of(prompt: Sequence[PromptPart]) -> list[dict[str, str]]:
@@ -151,7 +168,7 @@ def _format(output: OutputFormat) -> dict[str, Any] | None:
         case "json_object":
             return {"type": "json_object"}
         case "json_schema":
-            schema = json.loads(output.json_schema or "{}")
+            schema = schema_of(output.json_schema or "{}")
             return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         case _:
             return None

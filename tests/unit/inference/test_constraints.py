@@ -85,6 +85,13 @@ def test_a_model_of_random_weights_follows_every_schema(backend: LocalBackend, d
         Draft202012Validator(document).validate(json.loads(text))
 
 
+def test_white_space_does_not_fill_an_answer(backend: LocalBackend) -> None:
+    requests = [request(key, schema(SCHEMAS[1]), temperature=2.0) for key in range(20)]
+    for text, _ in answers(backend, *requests).values():
+        parts = json.loads(text)
+        assert len(text) <= len(json.dumps(parts)) + 6
+
+
 def test_the_wrapping_object_of_the_api_is_taken_off(backend: LocalBackend) -> None:
     wrapped = schema({"name": "flag", "strict": True, "schema": {"enum": [True]}})
     assert answers(backend, request(1, wrapped)) == {1: ("true", "stop")}

@@ -23,8 +23,8 @@ from penstock.text.placeholders import PLACEHOLDER
 
 _FIELD: Final = "response_format.json_schema"
 _KEPT_GRAMMARS: Final = 64
-_WHITE_SPACE: Final = r"[ \n]{0,20}"
-"""Between the parts of a value. Bounded, so that an answer gets on."""
+_WHITE_SPACE: Final = " ?"
+"""Between the parts of a value. Where a model is led off its ways, more of it would fill the answer."""
 _KEYWORDS: Final = {
     "$dynamicRef", "$recursiveRef", "$ref", "additionalItems", "allOf", "anyOf", "const", "contains",
     "contentEncoding", "contentMediaType", "contentSchema", "dependencies", "dependentRequired", "dependentSchemas",

@@ -135,7 +135,11 @@ def test_sampling_parameters_are_sent_where_they_are_given_and_the_targets_own_w
     given = {"presence_penalty": 0.5, "frequency_penalty": -0.5, "top_k": 9, "min_p": 0.1, "repetition_penalty": 1.1}
     with bench(target("one", one, extra={"top_k": 3})) as at:
         at.run(request_of(**given))
-    assert given | {"top_k": 3} == {name: one.seen[0].body[name] for name in given}
+        assert given | {"top_k": 3} == {name: one.seen[0].body[name] for name in given}
+    with bench(target("one", one, omit=["min_p", "presence_penalty"])) as at:
+        at.run(request_of(**given))
+        left = {"frequency_penalty", "top_k", "repetition_penalty"}
+        assert given.keys() & one.seen[1].body.keys() == left
 
 
 def test_the_wrapping_object_of_a_schema_is_sent_once(one: ChatServer) -> None:

@@ -72,6 +72,21 @@ class BreakerFigures(_Part):
         return self
 
 
+Omissible = Literal[
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "stop",
+    "stream_options",
+    "response_format",
+]
+
+
 class Target(_Part):
     """One server and model."""
 
@@ -98,7 +113,7 @@ class Target(_Part):
     breaker: BreakerFigures = BreakerFigures()
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the server calls the limit on the answer."""
-    omit: tuple[Literal["temperature", "top_p", "seed", "stop", "stream_options", "response_format"], ...] = ()
+    omit: tuple[Omissible, ...] = ()
     """Fields of the request's body that the server does not take."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request's body."""

@@ -51,8 +51,9 @@ class Paced(LocalBackend):
 
     def step(self) -> Sequence[Piece]:
         time.sleep(self.pace_s)
-        self.ran = [*getattr(self, "ran", []), frozenset(self._running)]
-        return super().step()
+        pieces = super().step()
+        self.ran = [*getattr(self, "ran", []), frozenset(piece.key for piece in pieces)]
+        return pieces
 
 
 class Generating(InferenceStage):

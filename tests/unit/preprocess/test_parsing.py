@@ -146,9 +146,9 @@ def test_json_errors_say_where() -> None:
 
 def test_a_body_above_the_limit_is_refused_at_once() -> None:
     body = b'{"prompt": "' + b"a" * 10_000_000 + b'"}'
-    begun = time.perf_counter()
+    begun = time.thread_time()
     error = refusal(body)
-    assert time.perf_counter() - begun < 0.05
+    assert time.thread_time() - begun < 0.05
     assert isinstance(error, LimitExceeded)
     assert (error.code, error.limit) == ("limit_exceeded", LIMIT)
     assert str(len(body)) in error.message
@@ -172,9 +172,9 @@ def test_nesting_up_to_the_limit_and_brackets_in_strings_pass() -> None:
 
 def test_a_flat_megabyte_of_brackets_is_read_in_bounded_time() -> None:
     value = b"[" + b"[]," * 349_000 + b"[]]"
-    begun = time.perf_counter()
+    begun = time.thread_time()
     assert refusal(value).code == "invalid_field"
-    assert time.perf_counter() - begun < 3
+    assert time.thread_time() - begun < 5  # without the bound on nesting it takes minutes
 
 
 def test_surrogate_pairs_and_a_byte_order_mark_are_fine() -> None:

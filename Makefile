@@ -41,7 +41,7 @@ check: setup ## Lint, types, import rules, schema compatibility, docs: what CI r
 	$(BIN)/pytest -q tests/docs
 
 .PHONY: faults
-faults: faults-services faults-unordered faults-brokers faults-network faults-zombie faults-poison ## All long fault suites
+faults: faults-services faults-unordered faults-brokers faults-network faults-zombie faults-poison faults-latency ## All long fault suites
 
 .PHONY: faults-services
 faults-services: setup system ## 5,000 requests while every service is killed in turn; last line JSON
@@ -66,6 +66,10 @@ faults-zombie: setup system ## Processes halted beyond their session that go on 
 .PHONY: faults-poison
 faults-poison: setup system ## 10,000 bad inputs of every kind among 10,000 good; last line JSON
 	@$(BIN)/python -m tests.faults.poison
+
+.PHONY: faults-latency
+faults-latency: setup system ## Hops at least once, killed between output and commit; repeats end once; last line JSON
+	@$(BIN)/python -m tests.faults.latency
 
 .PHONY: soak
 soak: setup system ## An hour of mixed load and faults: nothing lost, memory flat; a page with plots, last line JSON

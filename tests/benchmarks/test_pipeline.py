@@ -132,11 +132,14 @@ def test_ratios_are_of_medians_and_growth_is_against_the_smallest_backlog() -> N
     )
     bare = Runs([[drained(1000, 80, 15, 50)]], timed)
     slow = Runs([[drained(100, 100, 900, 50)]], [Latency([4.0], {"a": [4.0]})])
-    found = figures({"penstock": ours, "penstock at least once": bare, "bare": bare, "faststream": slow})
+    latency = Runs([[drained(100, 1, 20, 50)]], [Latency([2.5], {"a": [2.5]})])
+    others = {"penstock at least once": bare, "penstock latency mode": latency, "bare": bare, "faststream": slow}
+    found = figures({"penstock": ours, **others})
     assert found["vs_faststream"] == pytest.approx(1000 / 110, abs=0.05)
     assert found["vs_bare_chain"] == pytest.approx(80 / 110, abs=0.001)
     assert found["cost_growth"] == pytest.approx(0.25)
     assert found["time_growth"] == pytest.approx(0.1)
     assert found["rss_growth_mb"] == 2.0
     assert found["p50_vs_faststream"] == 0.5
+    assert (found["latency_mode_p50_vs_faststream"], found["latency_mode_duplicates"]) == (0.62, 0)
     assert found["backlogs"] == [10, 100, 1000]

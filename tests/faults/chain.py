@@ -9,7 +9,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from tests.faults.passing import READS
 from tests.support.stack import StackError, wait_until
 
 from penstock.local.ports import LOOPBACK, free_port
-from penstock.local.process import ProcessIdentity, log_tail, send, start_detached, stop
+from penstock.local.process import ProcessIdentity, kill, log_tail, send, start_detached, stop
 from penstock.local.root import project_root
 from penstock.runtime import topics
 
@@ -37,7 +37,8 @@ class Chain:
     """Passing services under one prefix. As a context manager it starts them and ends them.
 
     `bootstrap` is where the services connect, `direct` where the topics are made (the same unless a proxy
-    stands between); `environment` is added to every service's own; `folder` takes the logs.
+    stands between); `environment` is added to every service's own, `own` to that of one; `folder` takes the logs.
+    `module` is what runs as each service.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Chain:
         slots: Sequence[Slot] = tuple(Slot(name) for name in LINKS),
         environment: Mapping[str, str] | None = None,
         wait: bool = True,
+        module: str = "tests.faults.passing",
+        own: Callable[[Slot], Mapping[str, str]] = lambda _: {},
     ) -> None:
         self.bootstrap = bootstrap
         self.prefix = prefix
@@ -62,6 +65,8 @@ class Chain:
         self._slots = tuple(slots)
         self._extra = dict(environment or {})
         self._wait = wait
+        self._module = module
+        self._own = own
         self._running: dict[Slot, ProcessIdentity] = {}
         self._ports: dict[Slot, int] = {}
         self._lock = threading.Lock()
@@ -88,6 +93,10 @@ class Chain:
         """Wait until each says that it is ready."""
         for slot in self._slots:
             wait_until(lambda slot=slot: self._ready(slot), f"{slot} ready", seconds, tails=self.tails)  # type: ignore[misc]  # a lambda with a default has no inferred type
+
+    def kill(self, slot: Slot) -> None:
+        """SIGKILL; the supervisor starts it again."""
+        kill(self._running[slot])
 
     def freeze(self, slot: Slot) -> None:
         """SIGSTOP; raises StackError where it has ended."""
@@ -158,9 +167,10 @@ class Chain:
             "PENSTOCK_INSTANCE": slot.instance,
             "PASSING_JOURNAL": str(self._folder / f"{slot.name}-{slot.instance}.journal"),
             **self._extra,
+            **self._own(slot),
         }
         self._running[slot] = start_detached(
-            [sys.executable, "-m", "tests.faults.passing", slot.name],
+            [sys.executable, "-m", self._module, slot.name],
             log_file=self._log(slot),
             cwd=project_root(),
             env=environment,

@@ -27,7 +27,7 @@ from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Processor
 from penstock.runtime.publisher import Publisher
-from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.settings import ServiceSettings, hasty
 from penstock.runtime.stage import Inbound, Outcome, State
 from penstock.runtime.state import StateStore
 from penstock.runtime.unordered import UnorderedWorker
@@ -100,7 +100,7 @@ class Harness:
     def working(self, stage: Toy, instance: str = "0", states: Sequence[StateStore] = ()) -> Iterator[Worker]:
         stopping = threading.Event()
         settings = self.settings.model_copy(update={"instance": instance})
-        transactional_id = self.names.transactional_id("toy", instance)
+        transactional_id = None if hasty(settings, "interactive") else self.names.transactional_id("toy", instance)
         publisher = Publisher(kafka.producer(settings, transactional_id), self.names)
         publisher.start()
         for state in states:

@@ -1,9 +1,9 @@
 """The whole path, beside its peers: `python -m tests.benchmarks.pipeline`.
 
-Chains of the same five hops on one broker: Penstock's runtime exactly once, confluent-kafka by hand and
-FastStream's handlers, both at least once, and Penstock's without transactions, for what those cost. Each repeat
-starts each chain anew, times single requests and drains backlogs through it. Then `lanes` has its turn. Prints
-tables; the last line is JSON.
+Chains of the same five hops on one broker: Penstock's runtime exactly once, and in its latency mode, at least once
+between the stages and without repeats at the end; confluent-kafka by hand and FastStream's handlers, both at least
+once; and Penstock's without transactions, for what those cost. Each repeat starts each chain anew, times single
+requests and drains backlogs through it. Then `lanes` has its turn. Prints tables; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,9 +19,26 @@ from pathlib import Path
 from rich.console import Console
 from tests.benchmarks.pipeline import lanes
 from tests.benchmarks.pipeline.chain import Chain
-from tests.benchmarks.pipeline.report import AT_LEAST_ONCE, BARE, FASTSTREAM, PENSTOCK, Runs, figures, machine, show
+from tests.benchmarks.pipeline.report import (
+    AT_LEAST_ONCE,
+    BARE,
+    FASTSTREAM,
+    LATENCY_MODE,
+    PENSTOCK,
+    Runs,
+    figures,
+    machine,
+    show,
+)
 
 from penstock.local import LocalKafka
+
+ENVIRONMENTS = {
+    PENSTOCK: {},
+    LATENCY_MODE: {"PENSTOCK_INTERACTIVE_DELIVERY": "at_least_once"},
+    AT_LEAST_ONCE: {"PENSTOCK_EXACTLY_ONCE": "false"},
+}
+"""Chain of our own -> what its services are told."""
 
 FULL = (10_000, 100_000, 1_000_000)
 WARM_UP_REQUESTS = 200
@@ -43,12 +60,12 @@ def measure(
     with Chain(PENSTOCK, bootstrap, folder) as chain:  # the broker compiles what it uses often: not in our time
         chain.latency(rate, WARM_UP_REQUESTS)
         chain.drain(WARM_UP_BACKLOG)
-    runs = {kind: Runs() for kind in (PENSTOCK, AT_LEAST_ONCE, BARE, FASTSTREAM)}
+    runs = {kind: Runs() for kind in (PENSTOCK, LATENCY_MODE, AT_LEAST_ONCE, BARE, FASTSTREAM)}
     for repeat in range(repeats):
         for kind, one in runs.items():
             sizes = {PENSTOCK: backlogs, FASTSTREAM: [faststream_backlog]}.get(kind, backlogs[-1:])
-            environment = {"PENSTOCK_EXACTLY_ONCE": "false"} if kind == AT_LEAST_ONCE else {}
-            with Chain(PENSTOCK if kind == AT_LEAST_ONCE else kind, bootstrap, folder, environment) as chain:
+            run_as = PENSTOCK if kind in ENVIRONMENTS else kind
+            with Chain(run_as, bootstrap, folder, ENVIRONMENTS.get(kind, {})) as chain:
                 one.latencies.append(chain.latency(rate, requests))
                 one.drains.append([chain.drain(size) for size in sizes])
             drained = ", ".join(f"{d.messages:,} at {d.rate:,.0f}/s" for d in one.drains[-1])

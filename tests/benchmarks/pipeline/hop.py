@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from tests.benchmarks.pipeline import passing
 from tests.benchmarks.pipeline.passing import BY_NAME, Hop
 
+from penstock.contracts import topics
 from penstock.contracts.base import Message
 from penstock.contracts.events import RequestContext, RequestPreprocessed, Source
 from penstock.contracts.headers import RequestHeaders
@@ -74,7 +75,8 @@ class PassOn:
 
 def penstock(hop: Hop, settings: ServiceSettings) -> int:
     """The runtime: settings decide delivery, batches and cadence."""
-    return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop))
+    last = hop.produces == topics.RESULTS
+    return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop), last=last)
 
 
 def rated(hop: Hop, settings: ServiceSettings) -> int:

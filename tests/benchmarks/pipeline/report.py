@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from tests.benchmarks.pipeline.chain import Drain, Latency
 
-PENSTOCK, AT_LEAST_ONCE, BARE, FASTSTREAM = "penstock", "penstock at least once", "bare", "faststream"
+PENSTOCK, BARE, FASTSTREAM = "penstock", "bare", "faststream"
+LATENCY_MODE, AT_LEAST_ONCE = "penstock latency mode", "penstock at least once"
 
 
 @dataclass
@@ -50,6 +51,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 def figures(runs: Mapping[str, Runs]) -> dict[str, Any]:
     """Every figure, by name."""
     ours, bare, faststream, without = runs[PENSTOCK], runs[BARE], runs[FASTSTREAM], runs[AT_LEAST_ONCE]
+    latency = runs[LATENCY_MODE]
     largest = [_largest(drains) for drains in ours.drains]
     smallest = [_smallest(drains) for drains in ours.drains]
     return {
@@ -73,6 +75,11 @@ def figures(runs: Mapping[str, Runs]) -> dict[str, Any]:
         "faststream_p50_ms": round(faststream.p(0.5), 2),
         "faststream_p99_ms": round(faststream.p(0.99), 2),
         "p50_vs_faststream": round(ours.p(0.5) / faststream.p(0.5), 2),
+        "latency_mode_messages_per_s": round(latency.rate()),
+        "latency_mode_p50_ms": round(latency.p(0.5), 2),
+        "latency_mode_p99_ms": round(latency.p(0.99), 2),
+        "latency_mode_p50_vs_faststream": round(latency.p(0.5) / faststream.p(0.5), 2),
+        "latency_mode_duplicates": sum(drain.duplicates for drains in latency.drains for drain in drains),
         "at_least_once_messages_per_s": round(without.rate()),
         "at_least_once_p50_ms": round(without.p(0.5), 2),
         "at_least_once_p50_vs_faststream": round(without.p(0.5) / faststream.p(0.5), 2),

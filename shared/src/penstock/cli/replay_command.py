@@ -28,7 +28,16 @@ from penstock.cli.window import inputs_of, message_in, spans_of
 INTERRUPTED = 130
 _PREFIX = "PENSTOCK_"
 _NOT_SET = frozenset(
-    f"{_PREFIX}{name}" for name in ("TOPIC_PREFIX", "HTTP_HOST", "HTTP_PORT", "INSTANCE", "EXACTLY_ONCE", "VAULT_KEYS")
+    f"{_PREFIX}{name}"
+    for name in (
+        "TOPIC_PREFIX",
+        "HTTP_HOST",
+        "HTTP_PORT",
+        "INSTANCE",
+        "EXACTLY_ONCE",
+        "INTERACTIVE_DELIVERY",
+        "VAULT_KEYS",
+    )
 )
 _OF_A_NEW_ONE = ("--from", "--to", "--stage", "--input", "--policy", "--model", "--set", "--tenant", "--limit")
 

@@ -136,7 +136,8 @@ class Run:
         own = services.service_environment(
             stage, os.environ, broker=broker, prefix=self._replays.prefix, port=port, viewer=None, vault_key=key
         )
-        return {**own, "PENSTOCK_EXACTLY_ONCE": "true", **self._manifest.settings}
+        once = {"PENSTOCK_EXACTLY_ONCE": "true", "PENSTOCK_INTERACTIVE_DELIVERY": "exactly_once"}
+        return {**own, **once, **self._manifest.settings}
 
     def run(self, watch: Watch, *, undo: Callable[[], object] | None = None) -> None:
         """Start the stage, copy the window, wait until each copy has its outcome, end the stage.

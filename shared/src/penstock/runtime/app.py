@@ -17,9 +17,11 @@ from prometheus_client import CollectorRegistry
 from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
 from penstock.contracts.events import Priority
-from penstock.contracts.topics import CONTROL, in_lane, siblings
+from penstock.contracts.topics import CONTROL, STATE_FINISHED, in_lane, siblings
 from penstock.runtime import access, kafka, lanes, logging, telemetry
 from penstock.runtime.control import ControlReader
+from penstock.runtime.detour import Detour
+from penstock.runtime.ends import End
 from penstock.runtime.gate import Gate
 from penstock.runtime.health import Health, HealthServer, JoinedHealth
 from penstock.runtime.intake import Lane
@@ -29,7 +31,7 @@ from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Boundary, Processor, claims_of
 from penstock.runtime.publisher import Fenced, Publisher, Stuck
 from penstock.runtime.pump import pumping
-from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings, lanes_of
+from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings, hasty, lanes_of
 from penstock.runtime.stage import Stage, TokenSink, UnorderedStage
 from penstock.runtime.state import StateStore
 from penstock.runtime.tallies import Tallies
@@ -120,10 +122,12 @@ def serve(
     consumes: Sequence[str],
     build: Callable[[Resources], Stage | UnorderedStage],
     ledger: str | None = None,
+    last: bool = False,
 ) -> int:
     """Run a stage until SIGTERM or SIGINT; returns the exit status.
 
-    `ledger` is the state topic in which an unordered stage's calls are noted, None for no ledger.
+    `ledger` is the state topic in which an unordered stage's calls are noted, None for no ledger. The `last` service
+    writes the results, and drops repeated ones where the interactive lane is delivered at least once.
     0 stopped as asked, 1 failed (a supervisor should start it again), 2 settings that cannot work.
     """
     logging.configure(name, settings.log_level, settings.log_format)
@@ -144,12 +148,15 @@ def serve(
     try:
         access.check(settings)
         stage = build(resources)
+        finished = resources.state(STATE_FINISHED) if last and hasty(settings, "interactive") else None
         _spare_the_collector()
         status, clean = _run(
             settings,
             stage,
             consumes,
             ledger_topic=ledger,
+            last=last,
+            finished=finished,
             names=names,
             resources=resources,
             metrics=metrics,
@@ -175,6 +182,8 @@ def _run(
     consumes: Sequence[str],
     *,
     ledger_topic: str | None,
+    last: bool,
+    finished: StateStore | None,
     names: Names,
     resources: Resources,
     metrics: StageMetrics,
@@ -189,15 +198,18 @@ def _run(
             del healths[lane]
     ids = {lane: names.transactional_id(stage.name, settings.instance, lane) for lane in healths}
     book = _ledger(settings, names, resources, ledger_topic) if unordered else None
+    detour = Detour(names) if hasty(settings, "interactive") and not last else None
+    # a call may cost money, and what it brought is sent on once: its transaction is short beside it
+    fast = {lane for lane in healths if hasty(settings, lane) and not (last or unordered)}
     resources.control.changed = metrics.cancellations.labels(stage.name).set
 
-    def publisher(transactional_id: str) -> Publisher:
-        return Publisher(kafka.producer(settings, transactional_id if settings.exactly_once else None), names)
+    def publisher(lane: Priority) -> Publisher:
+        transactional_id = ids[lane] if settings.exactly_once and lane not in fast else None
+        linger_ms = 0 if hasty(settings, lane) else kafka.LINGER_MS
+        return Publisher(kafka.producer(settings, transactional_id, linger_ms=linger_ms), names)
 
     try:
-        publishers = {
-            lane: lanes.yielding(lane, settings.lane_bulk_nice, partial(publisher, ids[lane])) for lane in healths
-        }
+        publishers = {lane: lanes.yielding(lane, settings.lane_bulk_nice, partial(publisher, lane)) for lane in healths}
         if not _connect(settings, list(publishers.values()), resources, list(healths.values()), stopping):
             return EXIT_STOPPED, True
     except (Fenced, BackendTimeout, KafkaException) as error:
@@ -215,6 +227,28 @@ def _run(
     def read(lane: Priority) -> tuple[str, ...]:
         return tuple(names.topic(in_lane(topic, lane)) for topic in consumes)
 
+    def processor(stage: Stage, lane: Priority) -> Processor:
+        cancellations = resources.control.cancellations
+        if finished is not None and hasty(settings, lane):
+            return End(
+                stage,
+                settings,
+                finished=finished,
+                names=names,
+                metrics=metrics,
+                stopping=stopping,
+                cancellations=cancellations,
+            )
+        return Processor(
+            stage,
+            settings,
+            names=names,
+            metrics=metrics,
+            stopping=stopping,
+            cancellations=cancellations,
+            detour=detour,
+        )
+
     def worker(lane: Priority) -> Worker | UnorderedWorker:
         if isinstance(stage, UnorderedStage):
             if not isinstance(settings, UnorderedSettings):
@@ -228,6 +262,7 @@ def _run(
                     names=names,
                     cancellations=resources.control.cancellations,
                     claims=claims_of(stage.name, settings, metrics, stopping),
+                    detour=detour,
                 ),
                 publisher=publishers[lane],
                 ledger=book,
@@ -239,14 +274,7 @@ def _run(
             name=stage.name,
             topics=list(read(lane)),
             settings=settings,
-            processor=Processor(
-                stage,
-                settings,
-                names=names,
-                metrics=metrics,
-                stopping=stopping,
-                cancellations=resources.control.cancellations,
-            ),
+            processor=processor(stage, lane),
             publisher=publishers[lane],
             states=resources.states,
             metrics=metrics,

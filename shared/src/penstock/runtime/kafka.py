@@ -21,6 +21,7 @@ MAX_MESSAGE_BYTES = 33_554_432
 """The client's own limit, above every topic's: topics refuse first, by name."""
 
 
+LINGER_MS = 5
 QUEUE_FULL_WAIT_S = 0.2
 RECORD_OVERHEAD_BYTES = 4_096
 """Room for headers and framing under a topic's limit."""
@@ -110,13 +111,13 @@ def reader(settings: ServiceSettings, name: str, *, committed: bool = True) -> d
     }
 
 
-def producer(settings: ServiceSettings, transactional_id: str | None) -> dict[str, Any]:
-    """An idempotent producer; transactional where an id is given."""
+def producer(settings: ServiceSettings, transactional_id: str | None, *, linger_ms: int = LINGER_MS) -> dict[str, Any]:
+    """An idempotent producer; transactional where an id is given. Records wait `linger_ms` for others to go with."""
     config: dict[str, Any] = {
         **common(settings),
         "enable.idempotence": True,
         "acks": "all",
-        "linger.ms": 5,
+        "linger.ms": linger_ms,
         "compression.type": "lz4",
         "message.max.bytes": MAX_MESSAGE_BYTES,
         "queue.buffering.max.kbytes": 262_144,

@@ -135,6 +135,12 @@ class StageMetrics:
             ["stage"],
             registry=registry,
         )
+        self.repeats = Counter(
+            "penstock_results_repeated",
+            "Ends of requests that had their result, dropped where delivery is at least once.",
+            ["stage"],
+            registry=registry,
+        )
         self.cancellations = Gauge(
             "penstock_cancellations", "Cancellations in force that the process knows.", ["stage"], registry=registry
         )

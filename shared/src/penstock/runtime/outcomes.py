@@ -29,6 +29,7 @@ from penstock.contracts.terminal import finish, status_of
 from penstock.contracts.topics import DEAD_LETTERS, RETRIES, claimable, in_lane, load_topics, topic_of_kind
 from penstock.runtime import telemetry
 from penstock.runtime.claims import Claims
+from penstock.runtime.detour import Detour
 from penstock.runtime.kafka import Names
 from penstock.runtime.stage import Inbound, Outcome, Record
 
@@ -83,8 +84,16 @@ class Settled:
 class Settler:
     """Turns outcomes into outputs for one stage."""
 
-    def __init__(self, stage: str, versions: Mapping[str, str], names: Names, claims: Claims | None = None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        versions: Mapping[str, str],
+        names: Names,
+        claims: Claims | None = None,
+        detour: Detour | None = None,
+    ) -> None:
         self._claims = claims or Claims()
+        self._detour = detour
         self._stage = stage
         self._source = f"penstock/{stage}"
         self._versions = dict(versions)
@@ -254,6 +263,8 @@ class Settler:
 
     def _message(self, inbound: Inbound, message: Message, context: RequestContext, finished_ms: int) -> Output:
         topic = in_lane(topic_of_kind(message.schema_name), context.priority)
+        if self._detour is not None:
+            topic = self._detour.topic(topic, context)
         try:
             kept = self._claims.check_in(topic, message.encode(), finished_ms)
         except PenstockError as error:
@@ -262,6 +273,8 @@ class Settler:
         headers = names_of.of_event(context, schema_ref(type(message)), self._source, _iso(finished_ms))
         headers += telemetry.inject(span)
         headers += kept.headers
+        if self._detour is not None:
+            headers += self._detour.headers(inbound.record)
         span.end()
         return Output(topic, context.conversation_id.encode(), kept.value, headers)
 

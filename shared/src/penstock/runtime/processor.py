@@ -34,6 +34,7 @@ from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
 from penstock.runtime.claims import Claims
+from penstock.runtime.detour import Detour
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
 from penstock.runtime.metrics import StageMetrics
@@ -52,6 +53,10 @@ class Interrupted(Exception):
     """The process is stopping: the batch is given up unfinished and will be read again."""
 
 
+class Hurried(Exception):
+    """A batch that may not wait would have to, before a retry: it is to be run again where it may."""
+
+
 class Boundary:
     """Where records come into a stage and outcomes leave it: decoding, cancellations, deadlines, spans, settling."""
 
@@ -62,16 +67,17 @@ class Boundary:
         names: Names,
         cancellations: Cancellations | None = None,
         claims: Claims | None = None,
+        detour: Detour | None = None,
     ) -> None:
         self._names = names
         self._inputs: dict[str, tuple[str, str, type[Event] | None]] = {}
         self._cancellations = cancellations
         self._claims = claims or Claims()
         self._stage_name = stage.name
-        self._settler = Settler(stage.name, stage.versions, names, self._claims)
+        self._settler = Settler(stage.name, stage.versions, names, self._claims, detour)
 
-    def open(self, record: Record, start_ns: int) -> tuple[Inbound, PenstockError | None]:
-        """The record as a stage is given it, and the error that ends it before any stage sees it."""
+    def open(self, record: Record, start_ns: int) -> tuple[Inbound, Outcome | None]:
+        """The record as a stage is given it, and the outcome, if any, that it has before a stage sees it."""
         topic, group, kind = self._inputs.get(record.topic) or self._input(record.topic)
         span = telemetry.start_process(record, topic, group, start_ns)
         if (delayed := record.delayed) is not None:
@@ -187,10 +193,15 @@ class Processor(Boundary):
         metrics: StageMetrics,
         stopping: threading.Event,
         cancellations: Cancellations | None = None,
+        detour: Detour | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         super().__init__(
-            stage, names=names, cancellations=cancellations, claims=claims_of(stage.name, settings, metrics, stopping)
+            stage,
+            names=names,
+            cancellations=cancellations,
+            claims=claims_of(stage.name, settings, metrics, stopping),
+            detour=detour,
         )
         self._stage = stage
         self._policies = Policies.of(settings)
@@ -198,14 +209,18 @@ class Processor(Boundary):
         self._stopping = stopping
         self._clock_ns = clock_ns
         self._untroubled = True
+        self._hurried = False
 
-    def run(self, records: Sequence[Record]) -> list[Settled]:
+    def run(self, records: Sequence[Record], *, hurried: bool = False) -> list[Settled]:
         """Settle every record, in order; raises Interrupted where the process stops during a retry's wait.
+
+        Raises Hurried in place of such a wait where the caller is `hurried`.
 
         A few at a time, so that a record's events are gone before the next one's are made: memory that is
         used again at once is twice as fast. From the first retry on, what is left goes together, to wait once.
         """
         settled: list[Settled] = []
+        self._hurried = hurried
         while len(settled) < len(records):
             size = PORTION if self._untroubled else len(records)
             for portion in self._claims.portions(records[len(settled) : len(settled) + size]):
@@ -275,6 +290,8 @@ class Processor(Boundary):
 
     def _wait(self, batch: _Batch, waits: dict[int, int]) -> list[int]:
         """Wait for the longest of them, since they go on together; returns those still in time."""
+        if self._hurried:
+            raise Hurried
         self._untroubled = False
         longest = max(waits.values())
         _log.warning("runtime.records.retry", records=len(waits), wait_ms=longest)

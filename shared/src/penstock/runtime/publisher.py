@@ -99,16 +99,17 @@ class Publisher:
         # a consumer is asked by the thread that polls it: inside a rebalance, another's call would wait for that
         # poll to end, and the poll for us
         groups = [(consumer.consumer_group_metadata(), offsets) for consumer, offsets in positions]
+        if not self._transactional:
+            written = self._commit(outputs, state, (), singly, patience)
+            self._commit_offsets(positions)
+            return written
         # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
-        future = self._thread.submit(self._commit, outputs, state, groups, singly)
+        future = self._thread.submit(self._commit, outputs, state, groups, singly, lambda _: True)
         began = time.monotonic()
         while not wait_for([future], 0.5).done:
             if not patience(time.monotonic() - began):
                 raise Stuck
-        written = future.result()
-        if not self._transactional:
-            self._commit_offsets(positions)
-        return written
+        return future.result()
 
     def _commit(
         self,
@@ -116,6 +117,7 @@ class Publisher:
         state: Mapping[str, Mapping[str, Contract]],
         groups: Groups,
         singly: bool,
+        patience: Callable[[float], bool],
     ) -> dict[str, dict[str, int]]:
         written: dict[str, dict[str, int]] = {topic: {} for topic in state}
         self._failed = None
@@ -141,7 +143,7 @@ class Publisher:
                     timestamp_ms=output.timestamp_ms,
                 )
                 if singly:
-                    self._deliver()
+                    self._deliver(patience)
             for topic, entries in state.items():
                 for key, entry in entries.items():
                     recorder = self._recorder(written[topic], key)
@@ -149,7 +151,7 @@ class Publisher:
             if self._transactional:
                 self._commit_transaction(groups)
             else:
-                self._deliver()
+                self._deliver(patience)
         except KafkaException as error:
             self._recover(error.args[0])
         return written
@@ -179,23 +181,30 @@ class Publisher:
         self._insist(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
 
     def _commit_offsets(self, positions: Positions) -> None:
-        try:
-            for consumer, offsets in positions:
+        for consumer, offsets in positions:
+            try:
                 consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            self._recover(error.args[0])
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.fatal() or cause.code() in NOT_AUTHORIZED:
+                    self._recover(cause)
+                # the outputs are out: a later commit covers them, or another owner repeats them
+                _log.warning("runtime.offsets.uncommitted", reason=cause.name())
 
-    def _deliver(self) -> None:
-        """Wait until all is delivered, or the first record is refused; raises KafkaException.
+    def _deliver(self, patience: Callable[[float], bool] = lambda _: True) -> None:
+        """Wait until all is delivered, or the first record is refused; raises KafkaException, Stuck at patience's end.
 
         Committing would wait for the rest, which is no longer sent, until the broker has ended the transaction
         by its own time limit and fences the producer.
         """
-        until = time.monotonic() + CALL_TIMEOUT_S
+        began = time.monotonic()
         while left := self._producer.flush(DELIVERY_CHECK_S):
             if self._failed is not None:
                 break
-            if time.monotonic() > until:
+            waited_s = time.monotonic() - began
+            if not patience(waited_s):
+                raise Stuck
+            if waited_s > CALL_TIMEOUT_S:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records not delivered"))
         if self._failed is not None:
             raise KafkaException(self._failed)

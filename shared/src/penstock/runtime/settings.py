@@ -11,9 +11,9 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict, SettingsError
 
 from penstock.contracts.errors import PolicyName
@@ -140,6 +140,10 @@ class ServiceSettings(KafkaSettings):
     exactly_once: bool = Field(
         default=True, description="Commit outputs and offsets in one transaction; off, at least once."
     )
+    interactive_delivery: Literal["exactly_once", "at_least_once"] = Field(
+        default="exactly_once",
+        description="Between the stages of the interactive lane; `at_least_once` is faster, postprocess drops repeats.",
+    )
     rebalance_grace_s: Annotated[float, Field(ge=0, le=300)] = Field(
         default=5.0, description="How long revoked partitions wait for the batch in flight."
     )
@@ -162,6 +166,15 @@ class ServiceSettings(KafkaSettings):
     log_format: Literal["json", "console"] = Field(
         default="json", description="One JSON object a line, or text for a person at a terminal."
     )
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.interactive_delivery == "at_least_once" and not self.exactly_once:
+            raise ValueError(
+                f"{PREFIX}INTERACTIVE_DELIVERY: at_least_once needs {PREFIX}EXACTLY_ONCE=true; repeats are removed in "
+                "postprocess's transactions"
+            )
+        return self
 
 
 class UnorderedSettings(ServiceSettings):
@@ -197,6 +210,11 @@ class UnorderedSettings(ServiceSettings):
 def lanes_of(settings: ServiceSettings) -> tuple[Priority, ...]:
     """The lanes that a process works on."""
     return tuple(lane for lane in LANES if lane in settings.lanes.split(","))
+
+
+def hasty(settings: ServiceSettings, lane: Priority) -> bool:
+    """Whether a lane is delivered at least once between the stages, for the sake of its latency."""
+    return lane == "interactive" and settings.interactive_delivery == "at_least_once"
 
 
 class BadSettings(Exception):

@@ -1,7 +1,8 @@
 """The consume-transform-produce loop of a stage.
 
 The loop's thread polls and commits; the stage runs in a second thread, so that polling never stops
-however long a batch takes. What "committed" means is the publisher's to say, what a record becomes
+however long a batch takes; only where the lane is delivered at least once, for its latency, are small batches of a
+quick stage settled in the loop's own (`quick`). What "committed" means is the publisher's to say, what a record becomes
 the processor's; this module decides when, and who still owns the partitions.
 """
 
@@ -21,6 +22,7 @@ from penstock.contracts.events import Priority
 from penstock.runtime import kafka, offsets
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.accounting import account
+from penstock.runtime.claims import has_claim
 from penstock.runtime.gate import Gate
 from penstock.runtime.health import Health
 from penstock.runtime.kafka import Names
@@ -28,9 +30,10 @@ from penstock.runtime.lag import show_lag
 from penstock.runtime.lanes import CURRENT
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
-from penstock.runtime.processor import Interrupted, Processor
+from penstock.runtime.processor import Hurried, Interrupted, Processor
 from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck, TooLarge
-from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.quick import Quick
+from penstock.runtime.settings import ServiceSettings, hasty
 from penstock.runtime.state import StateStore
 
 _log = structlog.get_logger()
@@ -142,6 +145,8 @@ class Worker:
         self._stash: list[Message] = []
         self._last_size = 0
         self._size = BatchSize(settings.batch_max_records, settings.batch_target_ms / 1000)
+        self._hasty = hasty(settings, lane)
+        self._quick = Quick()
         self._idle = False
         self._positions: dict[Slot, int] = {}
 
@@ -223,8 +228,12 @@ class Worker:
         self._metrics.in_flight.labels(self._name).inc(len(batch))
         for state in self._states.values():
             state.refresh()
-        self._future = self._executor.submit(self._work, batch)
         try:
+            if self._inline(batch) and (done := self._hurry(batch)) is not None:
+                if not self._commit(batch, done):
+                    self._rewind(batch)
+                return
+            self._future = self._executor.submit(self._work, batch)
             if not self._wait_polling(batch):
                 return
             if batch.committed:
@@ -238,6 +247,28 @@ class Worker:
             self._batch = None
             self._metrics.in_flight.labels(self._name).dec(len(batch))
 
+    def _inline(self, batch: Batch) -> bool:
+        """Whether the batch is settled in the loop's own thread: where latency matters, and it is known to be quick."""
+        if not self._hasty or not self._quick.expects(len(batch), sum(map(len, batch.messages))):
+            return False
+        return not self._settings.claim_store or not any(has_claim(kafka.headers_of(one)) for one in batch.messages)
+
+    def _hurry(self, batch: Batch) -> list[Settled] | None:
+        """Settle the records at once; None where that would mean to wait, with nothing done."""
+        began = time.monotonic()
+        try:
+            settled = self._processor.run(kafka.Arrivals(batch.messages), hurried=True)
+        except Hurried:
+            for state in self._states.values():
+                state.rollback()
+            return None
+        self._took(time.monotonic() - began, len(batch))
+        return settled
+
+    def _took(self, seconds: float, records: int) -> None:
+        self._size.took(seconds, records)
+        self._quick.took(seconds, records)
+
     def _work(self, batch: Batch) -> list[Settled]:
         """Settle the records; those of the bulk lane a slice at a time, so that interactive ones come between."""
         began, records = time.monotonic(), kafka.Arrivals(batch.messages)
@@ -246,7 +277,7 @@ class Worker:
         else:
             pieces = self._gate.slices(records, lambda: self._leaving)
             settled = [one for piece in pieces for one in self._processor.run(piece)]
-        self._size.took(time.monotonic() - began, len(records))
+        self._took(time.monotonic() - began, len(records))
         return settled
 
     def _wait_polling(self, batch: Batch) -> bool:

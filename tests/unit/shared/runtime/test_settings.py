@@ -74,6 +74,14 @@ def test_a_bad_value_is_named(environment: pytest.MonkeyPatch, variable: str, va
     assert found.startswith(sentence)
 
 
+def test_latency_mode_needs_the_transactions_that_remove_its_repeats(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PENSTOCK_INTERACTIVE_DELIVERY", "at_least_once")
+    assert parse(Toy).interactive_delivery == "at_least_once"
+    environment.setenv("PENSTOCK_EXACTLY_ONCE", "false")
+    (found,) = refused()
+    assert found.startswith("PENSTOCK_INTERACTIVE_DELIVERY: at_least_once needs PENSTOCK_EXACTLY_ONCE=true")
+
+
 def test_a_missing_one_is_named_with_its_purpose(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("PENSTOCK_VAULT_KEYS")
     assert refused() == ["PENSTOCK_VAULT_KEYS is required (Keys; make one with `penstock vault-key`.)"]

@@ -229,11 +229,11 @@ def _run(
 
     def processor(stage: Stage, lane: Priority) -> Processor:
         cancellations = resources.control.cancellations
-        if finished is not None and hasty(settings, lane):
+        if last:
             return End(
                 stage,
                 settings,
-                finished=finished,
+                finished=finished if hasty(settings, lane) else None,
                 names=names,
                 metrics=metrics,
                 stopping=stopping,

@@ -41,13 +41,16 @@ class End(Processor):
         stage: Stage,
         settings: ServiceSettings,
         *,
-        finished: State,
+        finished: State | None,
         names: Names,
         metrics: StageMetrics,
         stopping: threading.Event,
         cancellations: Cancellations | None = None,
     ) -> None:
-        """`finished` is the table of requests that have their result, written in the batch's transaction."""
+        """`finished` is the table of requests that have their result, written in the batch's transaction.
+
+        None where nothing is repeated: what others have ended, before delivery was switched, is carried all the same.
+        """
         super().__init__(stage, settings, names=names, metrics=metrics, stopping=stopping, cancellations=cancellations)
         self._finished = finished
         self._repeats = metrics.repeats.labels(stage.name)
@@ -88,8 +91,7 @@ class End(Processor):
         return settled if record.in_topic is None else settled.without_claimed()
 
     def _once(self, settled: Settled) -> Settled:
-        key = _key(settled)
-        if key is None:
+        if self._finished is None or (key := _key(settled)) is None:
             return settled
         if self._finished.get(key) is None:
             self._finished.put(key, settled.inbound.record.source.place)

@@ -196,6 +196,12 @@ def test_the_way_between_the_first_services_is_as_it_was(path: Path) -> None:
     assert Detour(NAMES).topic("llm.dead-letters", event.context) == "llm.dead-letters"
 
 
+def test_where_nothing_is_repeated_an_end_from_before_is_carried(path: Path) -> None:
+    end = End(path.stage, ServiceSettings(), finished=None, metrics=path.metrics, **path.common)
+    ended = arrived(path.service(generated(), InvalidRequest("no"))[0])
+    assert [topics_of(settled.outputs) for settled in end.run([ended, ended])] == [[topics.RESULTS]] * 2
+
+
 @pytest.mark.parametrize(
     ("value", "schema", "code"),
     [

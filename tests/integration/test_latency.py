@@ -71,9 +71,9 @@ def test_a_quick_record_that_has_to_be_tried_again_waits_elsewhere(harness: Harn
 
     def more() -> None:
         nonlocal sent
+        before = len(where)
         harness.publish([f"r{sent}"])
         sent += 1
-        before = len(where)
         wait_until(lambda: len(where) > before, "the record to be settled", 60)
 
     with harness.working(Toy(act)):

@@ -82,7 +82,9 @@ def test_each_service_consumes_what_its_composition_root_says() -> None:
             for name in re.findall(r"topics\.([A-Z_]+)", consumes[1])
             for sibling in asyncapi_topics().siblings(constants[name])
         }
-        state = {constants[name] for name in re.findall(r"(?:\.state\(|\.tallies\(|ledger=)topics\.([A-Z_]+)", app)}
+        state = {
+            constants[name] for name in re.findall(r"(?:\.state\(|\.tallies\(|ledger=|finished=)topics\.([A-Z_]+)", app)
+        }
         declared = {
             operation["channel"]["$ref"].removeprefix("#/channels/")
             for name, operation in DOCUMENT["operations"].items()

@@ -114,8 +114,10 @@ def main() -> int:
     if name == "careless":
         End._once = _kept  # type: ignore[method-assign]  # the control
     Publisher._commit_offsets = _ending_itself(Publisher._commit_offsets, Path(os.environ["ENDING_KILL"]))  # type: ignore[method-assign]  # the fault
-    last = name in ("last", "careless")
-    return serve(load(ServiceSettings), name=name, consumes=(READS[name],), build=lambda _: Ending(name), last=last)
+    finished = topics.STATE_FINISHED if name in ("last", "careless") else None
+    return serve(
+        load(ServiceSettings), name=name, consumes=(READS[name],), build=lambda _: Ending(name), finished=finished
+    )
 
 
 if __name__ == "__main__":

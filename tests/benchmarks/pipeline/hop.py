@@ -75,8 +75,8 @@ class PassOn:
 
 def penstock(hop: Hop, settings: ServiceSettings) -> int:
     """The runtime: settings decide delivery, batches and cadence."""
-    last = hop.produces == topics.RESULTS
-    return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop), last=last)
+    finished = topics.STATE_FINISHED if hop.produces == topics.RESULTS else None
+    return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop), finished=finished)
 
 
 def rated(hop: Hop, settings: ServiceSettings) -> int:

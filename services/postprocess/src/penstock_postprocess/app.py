@@ -22,5 +22,9 @@ def build(settings: Settings, resources: Resources) -> Stage:
 def run(settings: Settings) -> int:
     """Serve until told to stop; the process's exit status."""
     return serve(
-        settings, name=STAGE, consumes=(topics.SCREENED_COMPLETIONS,), build=partial(build, settings), last=True
+        settings,
+        name=STAGE,
+        consumes=(topics.SCREENED_COMPLETIONS,),
+        build=partial(build, settings),
+        finished=topics.STATE_FINISHED,
     )

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from penstock import __version__
 from penstock.contracts.errors import BackendTimeout, ConfigurationError
 from penstock.contracts.events import Priority
-from penstock.contracts.topics import CONTROL, STATE_FINISHED, in_lane, siblings
+from penstock.contracts.topics import CONTROL, in_lane, siblings
 from penstock.runtime import access, kafka, lanes, logging, telemetry
 from penstock.runtime.control import ControlReader
 from penstock.runtime.detour import Detour
@@ -122,12 +122,13 @@ def serve(
     consumes: Sequence[str],
     build: Callable[[Resources], Stage | UnorderedStage],
     ledger: str | None = None,
-    last: bool = False,
+    finished: str | None = None,
 ) -> int:
     """Run a stage until SIGTERM or SIGINT; returns the exit status.
 
-    `ledger` is the state topic in which an unordered stage's calls are noted, None for no ledger. The `last` service
-    writes the results, and drops repeated ones where the interactive lane is delivered at least once.
+    `ledger` is the state topic in which an unordered stage's calls are noted, None for no ledger. `finished` is
+    that in which the last service notes which requests have their result, where the interactive lane is delivered at
+    least once; None for any other service.
     0 stopped as asked, 1 failed (a supervisor should start it again), 2 settings that cannot work.
     """
     logging.configure(name, settings.log_level, settings.log_format)
@@ -148,7 +149,8 @@ def serve(
     try:
         access.check(settings)
         stage = build(resources)
-        finished = resources.state(STATE_FINISHED) if last and hasty(settings, "interactive") else None
+        last = finished is not None
+        table = resources.state(finished) if finished is not None and hasty(settings, "interactive") else None
         _spare_the_collector()
         status, clean = _run(
             settings,
@@ -156,7 +158,7 @@ def serve(
             consumes,
             ledger_topic=ledger,
             last=last,
-            finished=finished,
+            finished=table,
             names=names,
             resources=resources,
             metrics=metrics,

@@ -93,14 +93,14 @@ STAGES: Mapping[str, tuple[type[First] | type[Second], str]] = {
 
 def become_next() -> None:
     """Make this process one of the next release: other events on the topics, another header on each."""
-    former = headers.of_context
+    former = headers.of_event
 
-    def of_context(context: RequestContext, schema: str, attempt: int = 0) -> list[tuple[str, bytes]]:
-        return [*former(context, schema, attempt), (REGION, NORTH.encode())]
+    def of_event(context: RequestContext, schema: str, source: str, time_iso: str) -> list[tuple[str, bytes | None]]:
+        return [*former(context, schema, source, time_iso), (REGION, NORTH.encode())]
 
     events: Any = topics.EVENTS
     events.update({topics.ANONYMIZED: NextAnonymized, topics.SCREENED: NextScreened})
-    headers.of_context = of_context
+    headers.of_event = of_event
 
 
 class Neighbour(Process):

@@ -131,12 +131,17 @@ def path() -> Path:
     return Path()
 
 
+def untraced(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """Without the span's id: where spans are recorded, each sending has its own."""
+    return [(name, value[:35] if name == "traceparent" and value else value) for name, value in headers]
+
+
 def test_an_end_goes_by_way_of_the_last_service_and_comes_out_as_it_was(path: Path) -> None:
     ended, letter = path.service(generated(), InvalidRequest("no"))
     assert (ended.topic, letter.topic) == (topics.SCREENED_COMPLETIONS, topics.DEAD_LETTERS)
     [[result]] = path.last(arrived(ended))
     assert (result.topic, result.key, result.value) == (topics.RESULTS, b"c", ended.value)
-    assert result.headers == ended.headers
+    assert untraced(result.headers) == untraced(ended.headers)
     finished = RequestFinished.model_validate_json(result.value or b"")
     assert finished.error is not None
     assert (finished.status, finished.error.stage) == ("failed", "safety")

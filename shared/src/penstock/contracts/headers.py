@@ -123,7 +123,7 @@ def written_for(schema: bytes, found: Mapping[str, bytes | None]) -> bool:
             and found[ATTEMPT] == b"0"
             and found[PRIORITY] in _PLAIN_PRIORITIES
             and _is_identifier(found[REQUEST_ID]) is not None  # type: ignore[arg-type]  # None raises: caught
-            and _is_identifier(found[CONVERSATION_ID]) is not None  # type: ignore[arg-type]
+            and _is_identifier(found[CONVERSATION_ID]) is not None  # type: ignore[arg-type]  # likewise
             and _is_known_identifier(found[TENANT])
             and DEADLINE not in found
             and REDRIVE_OF not in found

@@ -6,6 +6,7 @@
 | `settings`  | the settings every service shares, and refusing bad ones            |
 | `app`       | from settings and a stage to a running process                      |
 | `worker`    | the consume-transform-produce loop                                  |
+| `batches`   | what the loop takes at once: its offsets, and how many              |
 | `outcomes`  | from what a stage returned to records: events, results, dead letters |
 | `state`     | keyed state, kept in a topic and restored at start                  |
 | `kafka`     | client configurations in one place                                  |

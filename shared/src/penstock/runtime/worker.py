@@ -13,7 +13,6 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -22,6 +21,7 @@ from penstock.contracts.events import Priority
 from penstock.runtime import kafka, offsets
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.accounting import account
+from penstock.runtime.batches import Batch, BatchSize, Slot, slot_of
 from penstock.runtime.claims import has_claim
 from penstock.runtime.gate import Gate
 from penstock.runtime.health import Health
@@ -47,58 +47,9 @@ STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
 FULL_BATCH = 100
 """After a batch of at least this many it pays to wait for a fuller one."""
-FIRST_BATCH = 500
 TAKEN_AT_ONCE = 500
 BATCH_BYTES = 16_777_216
 """No more is taken once the values of a batch come to this."""
-
-Slot = tuple[str, int]
-
-
-@dataclass
-class Batch:
-    """Messages in flight, from where they began to where they end in each partition."""
-
-    messages: list[Message]
-    abandoned: bool = False
-    committed: bool = False
-    first: dict[Slot, int] = field(default_factory=dict)
-    last: dict[Slot, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for message in self.messages:
-            slot, offset = _slot(message), message.offset()
-            self.first.setdefault(slot, offset)
-            self.last[slot] = offset
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def offsets(self) -> list[TopicPartition]:
-        """What to commit: the offset after the last record of each partition."""
-        return [TopicPartition(topic, number, offset + 1) for (topic, number), offset in self.last.items()]
-
-
-def _slot(message: Message) -> Slot:
-    return message.topic(), message.partition()
-
-
-class BatchSize:
-    """How many records to take: as many as take about a target of time, by what the last ones took.
-
-    A transaction costs the broker the same however many records it holds; what is abandoned in a rebalance, or
-    waits for a slow neighbour, grows with it.
-    """
-
-    def __init__(self, most: int, target_s: float) -> None:
-        self._most = most
-        self._target_s = target_s
-        self.records = min(most, FIRST_BATCH)
-
-    def took(self, seconds: float, records: int) -> None:
-        """A batch of so many took this long; from one batch to the next the size no more than doubles."""
-        fitting = int(records * self._target_s / max(seconds, 1e-6))
-        self.records = max(1, min(self._most, fitting, 2 * self.records))
 
 
 class Worker:
@@ -197,7 +148,7 @@ class Worker:
         self._last_size = len(messages)
         self._idle = not messages
         # a rebalance may have come in between: what is no longer ours is its new owner's
-        return [message for message in messages if _slot(message) in self._owned]
+        return [message for message in messages if slot_of(message) in self._owned]
 
     def _fill(self, messages: list[Message], patience: float) -> None:
         """Take what there is up to a batch; `patience` seconds for it to come."""
@@ -356,7 +307,7 @@ class Worker:
         for state in self._states.values():
             state.rollback()
         mine = {slot: offset for slot, offset in batch.first.items() if slot in self._owned}
-        self._stash = [message for message in self._stash if _slot(message) not in mine]
+        self._stash = [message for message in self._stash if slot_of(message) not in mine]
         for (topic, number), offset in mine.items():
             self._consumer.seek(TopicPartition(topic, number, offset))
         _log.warning("runtime.batch.rewound", records=len(batch), partitions=len(mine))
@@ -407,7 +358,7 @@ class Worker:
         self._owned -= slots
         for slot in slots:
             self._positions.pop(slot, None)
-        self._stash = [message for message in self._stash if _slot(message) not in slots]
+        self._stash = [message for message in self._stash if slot_of(message) not in slots]
         consumer.incremental_unassign(partitions)
         for topic, number in slots:
             self._metrics.lag.remove_by_labels({"topic": topic, "partition": str(number)})

@@ -1,11 +1,11 @@
-"""`penstock.runtime.worker`: which offsets a batch commits; the loop is tested on a real broker."""
+"""`penstock.runtime.batches` and `lag`: offsets, sizes and what is left; the loop is tested on a real broker."""
 
 from __future__ import annotations
 
 import pytest
 
+from penstock.runtime.batches import Batch, BatchSize
 from penstock.runtime.lag import lag_of
-from penstock.runtime.worker import Batch, BatchSize
 
 
 class At:

@@ -1,0 +1,58 @@
+"""A batch of consumed messages, and how many to take for the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from confluent_kafka import Message, TopicPartition
+
+FIRST_BATCH = 500
+
+Slot = tuple[str, int]
+
+
+@dataclass
+class Batch:
+    """Messages in flight, from where they began to where they end in each partition."""
+
+    messages: list[Message]
+    abandoned: bool = False
+    committed: bool = False
+    first: dict[Slot, int] = field(default_factory=dict)
+    last: dict[Slot, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for message in self.messages:
+            slot, offset = slot_of(message), message.offset()
+            self.first.setdefault(slot, offset)
+            self.last[slot] = offset
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def offsets(self) -> list[TopicPartition]:
+        """What to commit: the offset after the last record of each partition."""
+        return [TopicPartition(topic, number, offset + 1) for (topic, number), offset in self.last.items()]
+
+
+def slot_of(message: Message) -> Slot:
+    """The partition that a message came from."""
+    return message.topic(), message.partition()
+
+
+class BatchSize:
+    """How many records to take: as many as take about a target of time, by what the last ones took.
+
+    A transaction costs the broker the same however many records it holds; what is abandoned in a rebalance, or
+    waits for a slow neighbour, grows with it.
+    """
+
+    def __init__(self, most: int, target_s: float) -> None:
+        self._most = most
+        self._target_s = target_s
+        self.records = min(most, FIRST_BATCH)
+
+    def took(self, seconds: float, records: int) -> None:
+        """A batch of so many took this long; from one batch to the next the size no more than doubles."""
+        fitting = int(records * self._target_s / max(seconds, 1e-6))
+        self.records = max(1, min(self._most, fitting, 2 * self.records))

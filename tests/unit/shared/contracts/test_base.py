@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from penstock.contracts.base import shape
 from penstock.contracts.errors import UnsupportedSchema
-from penstock.contracts.events import TokensGenerated
+from penstock.contracts.events import Event, RequestContext, Source, TokensGenerated
 from penstock.contracts.request import CompletionRequest
 
 
@@ -85,3 +85,10 @@ def test_a_copy_having_other_values_is_what_model_copy_makes() -> None:
     assert tokens.text == "a"
     with pytest.raises(ValidationError, match="frozen"):
         copy.text = "c"  # type: ignore[misc]  # the refusal is the test
+
+
+def test_a_default_that_is_a_contract_is_shared_and_not_copied_each_time() -> None:
+    context = RequestContext(
+        request_id="r1", conversation_id="r1", submitted_ms=1, source=Source(topic="t", partition=0, offset=0)
+    )
+    assert Event(context=context).findings is Event(context=context).findings

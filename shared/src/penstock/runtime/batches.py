@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Message, TopicPartition
 
+from penstock.contracts.events import Priority
+from penstock.runtime.settings import ServiceSettings
+
 FIRST_BATCH = 500
+FULL_BATCH = 100
+"""After a batch of at least this many it pays to wait for a fuller one."""
 
 Slot = tuple[str, int]
 
@@ -38,6 +43,17 @@ class Batch:
 def slot_of(message: Message) -> Slot:
     """The partition that a message came from."""
     return message.topic(), message.partition()
+
+
+def patience_s(settings: ServiceSettings, lane: Priority, last: int) -> float:
+    """How long to wait for a fuller batch after one of `last` records.
+
+    Bulk work is in no hurry, and each transaction of a few records takes broker and processor from the interactive
+    lane: it waits longer, and as soon as records come by twos.
+    """
+    if lane == "bulk":
+        return settings.lane_bulk_wait_ms / 1000 if last > 1 else 0.0
+    return settings.batch_wait_ms / 1000 if last >= FULL_BATCH else 0.0
 
 
 class BatchSize:

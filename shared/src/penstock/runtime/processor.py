@@ -11,11 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 
 import structlog
 from opentelemetry import trace
-from pydantic import ValidationError
 
 from penstock.contracts.claims import CLAIM
 from penstock.contracts.errors import (
@@ -28,12 +27,13 @@ from penstock.contracts.errors import (
     StageError,
 )
 from penstock.contracts.events import Event, RequestContext
-from penstock.contracts.headers import SCHEMA, RequestHeaders, written_for
+from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.lanes import base_of, lane_of
 from penstock.contracts.topics import EVENTS
 from penstock.runtime import telemetry
 from penstock.runtime.cancellations import Cancellations
 from penstock.runtime.claims import Claims
+from penstock.runtime.decoding import decode
 from penstock.runtime.detour import Detour
 from penstock.runtime.kafka import Names
 from penstock.runtime.logging import frames
@@ -54,7 +54,11 @@ class Interrupted(Exception):
 
 
 class Hurried(Exception):
-    """A batch that may not wait would have to, before a retry: it is to be run again where it may."""
+    """A batch that may not wait would have to, before a retry. `rest` waits and goes on, where that may be done."""
+
+    def __init__(self, rest: Callable[[], list[Settled]]) -> None:
+        super().__init__()
+        self.rest = rest
 
 
 class Boundary:
@@ -219,14 +223,25 @@ class Processor(Boundary):
         A few at a time, so that a record's events are gone before the next one's are made: memory that is
         used again at once is twice as fast. From the first retry on, what is left goes together, to wait once.
         """
-        settled: list[Settled] = []
         self._hurried = hurried
+        return self._all(records, [])
+
+    def _all(self, records: Sequence[Record], settled: list[Settled]) -> list[Settled]:
         while len(settled) < len(records):
             size = PORTION if self._untroubled else len(records)
             for portion in self._claims.portions(records[len(settled) : len(settled) + size]):
-                settled += self._run(portion)
+                try:
+                    settled += self._run(portion)
+                except Hurried as pause:
+                    raise Hurried(partial(self._all_after, pause.rest, records, settled)) from None
         self._untroubled = True
         return settled
+
+    def _all_after(
+        self, rest: Callable[[], list[Settled]], records: Sequence[Record], settled: list[Settled]
+    ) -> list[Settled]:
+        self._hurried = False
+        return self._all(records, settled + rest())
 
     def _run(self, records: Sequence[Record]) -> list[Settled]:
         start_ns = self._clock_ns()
@@ -236,9 +251,17 @@ class Processor(Boundary):
             batch.inbounds.append(inbound)
             batch.outcomes.append(early)
             batch.tries.append(0 if (before := record.delayed) is None else before.attempts)
-        self._attempt_all(batch)
+        return self._finish(batch, start_ns, {})
+
+    def _finish(self, batch: _Batch, start_ns: int, waits: dict[int, int]) -> list[Settled]:
+        """Attempt what has no outcome yet, or what waits for its next attempt; then settle all."""
+        if waits and self._hurried:
+            raise Hurried(partial(self._finish, batch, start_ns, waits))
+        todo = self._wait(batch, waits) if waits else [i for i, outcome in enumerate(batch.outcomes) if outcome is None]
+        if more := self._attempt(batch, todo):
+            return self._finish(batch, start_ns, more)
         finished_ms = self._clock_ns() // 1_000_000
-        settled = [self._settle(batch, index, finished_ms) for index in range(len(records))]
+        settled = [self._settle(batch, index, finished_ms) for index in range(len(batch.inbounds))]
         for inbound in batch.inbounds:
             inbound.event = None
         seconds = (self._clock_ns() - start_ns) / 1e9
@@ -253,15 +276,13 @@ class Processor(Boundary):
         # of what was refused unread no attempt was made, and it is counted as one
         return self.settle(inbound, outcome, finished_ms=finished_ms, attempts=max(1, attempts))
 
-    def _attempt_all(self, batch: _Batch) -> None:
-        """Fill in the outcomes, the attempts each took in all, and when those are due that wait longer."""
-        todo = [index for index, outcome in enumerate(batch.outcomes) if outcome is None]
-        while todo:
+    def _attempt(self, batch: _Batch, todo: list[int]) -> dict[int, int]:
+        """Fill in outcomes and attempts, and when those are due that wait longer; returns the waits in place."""
+        if todo:
             for index, outcome in zip(todo, self._process([batch.inbounds[i] for i in todo]), strict=True):
                 batch.outcomes[index] = outcome
                 batch.tries[index] += 1
-            waits = {index: ms for index in todo if (ms := self._decide(batch, index)) is not None}
-            todo = self._wait(batch, waits) if waits else []
+        return {index: ms for index in todo if (ms := self._decide(batch, index)) is not None}
 
     def _decide(self, batch: _Batch, index: int) -> int | None:
         """How long to wait in place before the next attempt at a record, in milliseconds; None where it ends here."""
@@ -290,8 +311,6 @@ class Processor(Boundary):
 
     def _wait(self, batch: _Batch, waits: dict[int, int]) -> list[int]:
         """Wait for the longest of them, since they go on together; returns those still in time."""
-        if self._hurried:
-            raise Hurried
         self._untroubled = False
         longest = max(waits.values())
         _log.warning("runtime.records.retry", records=len(waits), wait_ms=longest)
@@ -321,11 +340,6 @@ class Processor(Boundary):
             wrong = StageError(f"{len(outcomes)} outcomes for {len(batch)} records", code="unexpected_outcome")
             return [wrong] * len(batch)
         return outcomes
-
-
-@cache
-def _own_schema(kind: type[Event]) -> bytes:
-    return kind.schema_ref().encode()
 
 
 def deadline_of(inbound: Inbound) -> int | None:
@@ -361,24 +375,3 @@ def claims_of(stage: str, settings: ServiceSettings, metrics: StageMetrics, stop
         waiting=waiting,
         counted=lambda operation: metrics.claims.labels(stage, operation).inc(),
     )
-
-
-def decode(record: Record, kind: type[Event]) -> Event:
-    """The event in a record; raises UnsupportedSchema, InvalidRequest or StageError, none quoting the value."""
-    if not written_for(_own_schema(kind), record.named):
-        reference = RequestHeaders.parse(record.headers).schema
-        if reference is not None:
-            kind.accepts(reference)
-    if record.value is None:
-        raise StageError(f"a {kind.schema_name} record without a value", code="invalid_event", field="value")
-    try:
-        return kind.model_validate_json(record.value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise StageError(
-            f"{where}: not a {kind.schema_ref()} ({first['type']}, {len(record.value)} bytes, "
-            f"header {SCHEMA} {'present' if record.named.get(SCHEMA) else 'absent'})",
-            code="invalid_event",
-            field=where,
-        ) from None

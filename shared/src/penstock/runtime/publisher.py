@@ -96,13 +96,13 @@ class Publisher:
         up), TooLarge (not again with its outputs; `singly` finds them), Fenced (stop), Stuck (stop at once) or
         KafkaException where an ACL refuses (stop).
         """
-        # a consumer is asked by the thread that polls it: inside a rebalance, another's call would wait for that
-        # poll to end, and the poll for us
-        groups = [(consumer.consumer_group_metadata(), offsets) for consumer, offsets in positions]
         if not self._transactional:
             written = self._commit(outputs, state, (), singly, patience)
             self._commit_offsets(positions)
             return written
+        # a consumer is asked by the thread that polls it: inside a rebalance, another's call would wait for that
+        # poll to end, and the poll for us
+        groups = [(consumer.consumer_group_metadata(), offsets) for consumer, offsets in positions]
         # in a thread of its own, so that a call that never returns costs neither signals nor the liveness check
         future = self._thread.submit(self._commit, outputs, state, groups, singly, lambda _: True)
         began = time.monotonic()

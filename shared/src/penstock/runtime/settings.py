@@ -109,6 +109,9 @@ class ServiceSettings(KafkaSettings):
     lane_bulk_nice: Annotated[int, Field(ge=0, le=19)] = Field(
         default=10, description="By how much bulk threads are nicer to all others of the machine (Linux)."
     )
+    lane_bulk_wait_ms: Annotated[int, Field(ge=0, le=5_000)] = Field(
+        default=200, description="How long bulk work waits for a fuller batch while more than one record comes at once."
+    )
     retry_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5, description="Attempts at a record, over restarts, before it is a dead letter."
     )

@@ -1,8 +1,8 @@
 """The consume-transform-produce loop of a stage.
 
 The loop's thread polls and commits; the stage runs in a second thread, so that polling never stops
-however long a batch takes; only where the lane is delivered at least once, for its latency, are small batches of a
-quick stage settled in the loop's own (`quick`). What "committed" means is the publisher's to say, what a record becomes
+however long a batch takes; only small interactive batches of a quick stage are settled in the loop's own (`quick`),
+for latency. What "committed" means is the publisher's to say, what a record becomes
 the processor's; this module decides when, and who still owns the partitions.
 """
 
@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from functools import partial
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -21,7 +23,7 @@ from penstock.contracts.events import Priority
 from penstock.runtime import kafka, offsets
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.accounting import account
-from penstock.runtime.batches import Batch, BatchSize, Slot, slot_of
+from penstock.runtime.batches import Batch, BatchSize, Slot, patience_s, slot_of
 from penstock.runtime.claims import has_claim
 from penstock.runtime.gate import Gate
 from penstock.runtime.health import Health
@@ -33,7 +35,7 @@ from penstock.runtime.outcomes import Settled
 from penstock.runtime.processor import Hurried, Interrupted, Processor
 from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck, TooLarge
 from penstock.runtime.quick import Quick
-from penstock.runtime.settings import ServiceSettings, hasty
+from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.state import StateStore
 
 _log = structlog.get_logger()
@@ -45,8 +47,6 @@ PAUSE_AFTER_S = 2.0
 """A batch that takes longer still has its partitions paused: the client drops what it had fetched ahead."""
 STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
-FULL_BATCH = 100
-"""After a batch of at least this many it pays to wait for a fuller one."""
 TAKEN_AT_ONCE = 500
 BATCH_BYTES = 16_777_216
 """No more is taken once the values of a batch come to this."""
@@ -96,7 +96,6 @@ class Worker:
         self._stash: list[Message] = []
         self._last_size = 0
         self._size = BatchSize(settings.batch_max_records, settings.batch_target_ms / 1000)
-        self._hasty = hasty(settings, lane)
         self._quick = Quick()
         self._idle = False
         self._positions: dict[Slot, int] = {}
@@ -143,8 +142,7 @@ class Worker:
         stash, self._stash = self._stash, []
         messages = stash or self._keep([m] if (m := self._consumer.poll(POLL_S)) is not None else [])
         if messages:
-            patience = self._settings.batch_wait_ms / 1000 if self._last_size >= FULL_BATCH else 0.0
-            self._fill(messages, patience)
+            self._fill(messages, patience_s(self._settings, self._lane, self._last_size))
         self._last_size = len(messages)
         self._idle = not messages
         # a rebalance may have come in between: what is no longer ours is its new owner's
@@ -180,11 +178,19 @@ class Worker:
         for state in self._states.values():
             state.refresh()
         try:
-            if self._inline(batch) and (done := self._hurry(batch)) is not None:
-                if not self._commit(batch, done):
-                    self._rewind(batch)
-                return
-            self._future = self._executor.submit(self._work, batch)
+            work: Callable[[], list[Settled]] = partial(self._work, batch)
+            if self._inline(batch):
+                try:
+                    settled = self._timed(
+                        partial(self._processor.run, kafka.Arrivals(batch.messages), hurried=True), batch
+                    )
+                except Hurried as pause:
+                    work = pause.rest
+                else:
+                    if not self._commit(batch, settled):
+                        self._rewind(batch)
+                    return
+            self._future = self._executor.submit(self._timed, work, batch)
             if not self._wait_polling(batch):
                 return
             if batch.committed:
@@ -200,19 +206,13 @@ class Worker:
 
     def _inline(self, batch: Batch) -> bool:
         """Whether the batch is settled in the loop's own thread: where latency matters, and it is known to be quick."""
-        if not self._hasty or not self._quick.expects(len(batch), sum(map(len, batch.messages))):
+        if self._lane != "interactive" or not self._quick.expects(len(batch), sum(map(len, batch.messages))):
             return False
         return not self._settings.claim_store or not any(has_claim(kafka.headers_of(one)) for one in batch.messages)
 
-    def _hurry(self, batch: Batch) -> list[Settled] | None:
-        """Settle the records at once; None where that would mean to wait, with nothing done."""
+    def _timed(self, work: Callable[[], list[Settled]], batch: Batch) -> list[Settled]:
         began = time.monotonic()
-        try:
-            settled = self._processor.run(kafka.Arrivals(batch.messages), hurried=True)
-        except Hurried:
-            for state in self._states.values():
-                state.rollback()
-            return None
+        settled = work()
         self._took(time.monotonic() - began, len(batch))
         return settled
 
@@ -222,14 +222,12 @@ class Worker:
 
     def _work(self, batch: Batch) -> list[Settled]:
         """Settle the records; those of the bulk lane a slice at a time, so that interactive ones come between."""
-        began, records = time.monotonic(), kafka.Arrivals(batch.messages)
+        records = kafka.Arrivals(batch.messages)
         if self._gate is None or self._lane == "interactive":
-            settled = self._processor.run(records)
-        else:
-            pieces = self._gate.slices(records, lambda: self._leaving)
-            settled = [one for piece in pieces for one in self._processor.run(piece)]
-        self._took(time.monotonic() - began, len(records))
-        return settled
+            return self._processor.run(records)
+        return [
+            one for piece in self._gate.slices(records, lambda: self._leaving) for one in self._processor.run(piece)
+        ]
 
     def _wait_polling(self, batch: Batch) -> bool:
         """Wait for the stage, polling all the while; False where the process stops before it is done."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.runtime.batches import Batch, BatchSize
+from penstock.runtime.batches import FULL_BATCH, Batch, BatchSize, patience_s
 from penstock.runtime.lag import lag_of
+from penstock.runtime.settings import ServiceSettings
 
 
 class At:
@@ -74,3 +75,11 @@ def test_lag_is_from_the_committed_offset_to_the_stable_end(
 ) -> None:
     partition = {"ls_offset": end, "next_offset": fetched, "app_offset": taken, "consumer_lag": -1}
     assert lag_of(partition, committed, idle=idle) == lag
+
+
+def test_interactive_work_waits_for_a_fuller_batch_only_under_load_and_bulk_as_soon_as_records_come_by_twos() -> None:
+    settings = ServiceSettings(batch_wait_ms=50, lane_bulk_wait_ms=200)
+    assert patience_s(settings, "interactive", FULL_BATCH - 1) == 0.0
+    assert patience_s(settings, "interactive", FULL_BATCH) == 0.05
+    assert patience_s(settings, "bulk", 1) == 0.0
+    assert patience_s(settings, "bulk", 2) == 0.2

@@ -37,8 +37,26 @@ def test_one_slow_record_counts_for_a_while_and_not_for_ever() -> None:
 
 def test_who_is_hurried_hears_of_a_wait_instead_of_waiting() -> None:
     outcomes: list[Exception | None] = [BackendUnavailable("away"), None]
-    bench = Bench(Toy(lambda _: outcomes.pop(0)), retry_backoff_ms=60_000, retry_in_place_max_ms=60_000)
-    bench.stopping.set()  # to wait would be Interrupted
-    with pytest.raises(Hurried):
+    bench = Bench(Toy(lambda _: outcomes.pop(0)), retry_backoff_ms=1, retry_in_place_max_ms=60_000)
+    with pytest.raises(Hurried) as pause:
         bench.processor.run([record("a")], hurried=True)
-    assert [one.outputs[0].topic for one in bench.processor.run([record("a")])] == PASSED
+    assert outcomes == [None]
+    (settled,) = pause.value.rest()
+    assert [output.topic for output in settled.outputs] == PASSED
+
+
+def test_what_is_left_of_a_hurried_batch_is_done_once_by_whoever_may_wait() -> None:
+    failures = {"b": 2, "d": 1}
+    calls: list[str] = []
+
+    def act(request_id: str) -> Exception | None:
+        calls.append(request_id)
+        failures[request_id] = failures.get(request_id, 0) - 1
+        return BackendUnavailable("away") if failures[request_id] >= 0 else None
+
+    bench = Bench(Toy(act), retry_backoff_ms=1, retry_in_place_max_ms=60_000)
+    with pytest.raises(Hurried) as pause:
+        bench.processor.run([record(name) for name in "abcd"], hurried=True)
+    settled = pause.value.rest()
+    assert [one.outputs[0].topic for one in settled] == PASSED * 4
+    assert sorted(calls) == ["a", "b", "b", "b", "c", "d", "d"]

@@ -33,8 +33,8 @@ from penstock.runtime.stage import Inbound, Outcome
 from penstock_preprocess.rates import Rate, Rates
 
 READY = "ready"
-TENANT_RATE = 50.0
-"""Requests a second that a tenant may send into the interactive lane."""
+TENANT_RATE = 15.0
+"""Requests a second that the large tenant may send into the interactive lane."""
 BARE_BATCH = 10_000
 BARE_BUSY = 100
 BARE_WAIT_S = 0.05
@@ -80,8 +80,8 @@ def penstock(hop: Hop, settings: ServiceSettings) -> int:
 
 
 def rated(hop: Hop, settings: ServiceSettings) -> int:
-    """The same, with a rate for each tenant in the first hop, as preprocess has it."""
-    rates = Rates(Rate(requests=TENANT_RATE), {}, burst_s=1)
+    """The same, with a rate for the large tenant in the first hop, as preprocess has it."""
+    rates = Rates(Rate(), {"large": Rate(requests=TENANT_RATE)}, burst_s=1)
     return serve(settings, name=hop.name, consumes=(hop.consumes,), build=lambda _: PassOn(hop, rates))
 
 

@@ -128,7 +128,7 @@ def producer(settings: ServiceSettings, transactional_id: str | None, *, linger_
     if transactional_id is not None:
         config["transactional.id"] = transactional_id
         # a transaction that begins while the last one's markers are being written is told to come again; the client
-        # waits this long, doubled each time: at its default of 100 ms one transaction after the other took 101 ms, not 5
+        # waits this long, doubled each time: at its default of 100 ms a transaction after another took 101 ms, not 5
         config["retry.backoff.ms"] = 1
         config["transaction.timeout.ms"] = settings.transaction_timeout_ms
         # less than the transaction has, so that there is time to abort it before the broker does and fences us

@@ -1,13 +1,15 @@
-"""`python -m penstock_tuning`: the tuning commands."""
+"""`python -m penstock_tuning`, `penstock tune`: the tuning commands."""
 
 from __future__ import annotations
 
 import typer
 
 from penstock_tuning.abuse.cli import app as abuse
+from penstock_tuning.data.cli import app as data
 from penstock_tuning.lm.cli import app as lm
 
 app = typer.Typer(no_args_is_help=True, help="Train, evaluate and export the models shipped with Penstock.")
+app.add_typer(data, name="data")
 app.add_typer(lm, name="lm")
 app.add_typer(abuse, name="abuse")
 

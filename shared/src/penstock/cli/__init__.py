@@ -4,6 +4,7 @@
 | ------------------------------- | --------------------------------------------------------- |
 | `main`                          | the command and how errors end it                         |
 | `*_commands`, `options`         | the commands' options and order of work                   |
+| `plugins`                       | command groups that other installed packages bring        |
 | `stack`, `services`, `state`    | the local stack: up, down, what was started               |
 | `vault_key`                     | the vault's master key                                    |
 | `target`                        | which broker and topics; clients                          |

@@ -24,6 +24,7 @@ from penstock.cli import (
     stack_commands,
 )
 from penstock.cli.errors import CommandError
+from penstock.cli.plugins import plugins
 from penstock.cli.render import err
 from penstock.contracts.errors import PenstockError
 from penstock.local.errors import LocalStackError
@@ -31,7 +32,11 @@ from penstock.runtime import access
 
 
 class _Root(TyperGroup):
-    """Turns the errors that are made for people into one sentence and exit status 1."""
+    """Adds other packages' commands, and turns the errors made for people into one sentence and exit status 1."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {**plugins(), **self.commands}
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -23,7 +23,7 @@ def test_each_instance_finds_its_own_part_again_and_sees_the_others(bootstrap: s
     def started(instance: str) -> Tallies:
         topic = names.topic(STATE_BUDGETS)
         reader = kafka.reader(shared, f"tallies-{instance}", committed=False)
-        stores.append(StateStore(topic, reader, kafka.common(shared), 1_000))
+        stores.append(StateStore(topic, reader, 1_000))
         stores[-1].start()
         return Tallies(kafka.producer(shared, None), STATE_BUDGETS, stores[-1], names=names, instance=instance)
 

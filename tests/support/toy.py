@@ -94,7 +94,7 @@ class Harness:
 
     def store(self) -> StateStore:
         topic = self.names.topic(STATE_VAULTS)
-        return StateStore(topic, kafka.reader(self.settings, "toy-state"), kafka.common(self.settings), 1000)
+        return StateStore(topic, kafka.reader(self.settings, "toy-state"), 1000)
 
     @contextmanager
     def working(self, stage: Toy, instance: str = "0", states: Sequence[StateStore] = ()) -> Iterator[Worker]:

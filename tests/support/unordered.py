@@ -68,7 +68,6 @@ class UnorderedHarness(Harness):
         notes = StateStore(
             self.names.topic(STATE_CALLS),
             kafka.reader(self.settings, "notes", committed=False),
-            kafka.common(self.settings),
             100_000,
         )
         notes.start()

@@ -66,7 +66,6 @@ class Resources:
         self.states[name] = StateStore(
             name,
             kafka.reader(self._settings, reader, committed=transactional),
-            kafka.common(self._settings),
             self._settings.state_max_entries,
         )
         return self.states[name]

@@ -15,8 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from pydantic import ValidationError
 
 from penstock.contracts.errors import BackendTimeout, ConfigurationError, LimitExceeded
@@ -42,18 +41,11 @@ class StateStore:
         self,
         topic: str,
         reader_config: dict[str, Any],
-        admin_config: dict[str, Any],
         max_entries: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.topic = topic
-        self._admin = AdminClient(admin_config)
         self._reader = Consumer(reader_config)
-        self._isolation = (
-            IsolationLevel.READ_COMMITTED
-            if reader_config.get("isolation.level") == "read_committed"
-            else IsolationLevel.READ_UNCOMMITTED
-        )
         self._max_entries = max_entries
         self._clock = clock
         declared = [one.max_message_bytes for one in load_topics() if topic.endswith(one.name)]
@@ -121,20 +113,28 @@ class StateStore:
             self._take(self._reader.consume(10_000, timeout=0.1))
 
     def _ends(self, until: float) -> dict[int, int]:
-        """Where the records to be read end in each partition; a broker that has just come back is asked again."""
-        spec = {TopicPartition(self.topic, number): OffsetSpec.latest() for number in self._read_to}
+        """Where the records to be read end in each partition; a broker that has just come back is asked again.
+
+        The reader is asked, whose isolation counts, and no admin client, which ends the process where the broker
+        goes away while it waits.
+        """
+        ends = [TopicPartition(self.topic, number, OFFSET_END) for number in self._read_to]
         while True:
             try:
-                futures = self._admin.list_offsets(spec, isolation_level=self._isolation, request_timeout=20)
-                return {partition.partition: future.result().offset for partition, future in futures.items()}
-            except KafkaException as error:
+                found = self._reader.offsets_for_times(ends, timeout=20)
+                if (error := next((part.error for part in found if part.error is not None), None)) is not None:
+                    raise KafkaException(error)
+            except KafkaException as refused:
                 # e.g. FENCED_LEADER_EPOCH, which is not marked retriable: the leader known is from before its restart
-                if error.args[0].fatal() or self._clock() > until:
+                cause = refused.args[0]
+                if cause.fatal() or cause.code() in NOT_AUTHORIZED or self._clock() > until:
                     raise
-                _log.warning("runtime.state.retry", topic=self.topic, error=error.args[0].name())
+                _log.warning("runtime.state.retry", topic=self.topic, error=cause.name())
                 time.sleep(RETRY_S)
                 with suppress(KafkaException):  # asks for fresh metadata; the next turn says what is still wrong
-                    self._admin.list_topics(self.topic, timeout=5)
+                    self._reader.list_topics(self.topic, timeout=5)
+            else:
+                return {part.partition: part.offset for part in found}
 
     def refresh(self) -> None:
         """Take in what others have written, without waiting: the other lane may be at it already."""

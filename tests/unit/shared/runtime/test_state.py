@@ -54,8 +54,7 @@ class Fixture:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, max_entries: int = 3) -> None:
         self.reader = Reader()
         monkeypatch.setattr(module, "Consumer", lambda _: self.reader)
-        monkeypatch.setattr(module, "AdminClient", lambda _: None)
-        self.store = StateStore("llm.state.vaults", {"isolation.level": "read_committed"}, {}, max_entries)
+        self.store = StateStore("llm.state.vaults", {"isolation.level": "read_committed"}, max_entries)
         self.store._read_to = {0: 0, 1: 0}
 
     def read(self, *records: Any) -> None:

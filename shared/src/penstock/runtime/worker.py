@@ -48,6 +48,8 @@ PAUSE_AFTER_S = 2.0
 STANDBY_AFTER_S = 15.0
 """An instance beyond the number of partitions gets none: it is ready, and stands by."""
 TAKEN_AT_ONCE = 500
+NO_MEMBER = ("UNKNOWN_MEMBER_ID", "FENCED_MEMBER_EPOCH", "FENCED_INSTANCE_ID")
+"""Why a transaction was aborted: the partitions are another's by now, which the next poll tells."""
 BATCH_BYTES = 16_777_216
 """No more is taken once the values of a batch come to this."""
 
@@ -278,7 +280,7 @@ class Worker:
             except Aborted as error:
                 self._metrics.transactions.labels(self._name, "aborted").inc()
                 _log.warning("runtime.transaction.aborted", reason=error.reason, attempt=attempt, records=len(settled))
-                if batch.abandoned or attempt == self._settings.retry_attempts:
+                if batch.abandoned or attempt == self._settings.retry_attempts or error.reason in NO_MEMBER:
                     return False
                 time.sleep(random.uniform(0.5, 1) * min(2.0, 0.1 * 2**attempt))
                 continue

@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PACKAGES := shared $(patsubst %/pyproject.toml,%,$(wildcard services/*/pyproject.toml))
 MANIFESTS := requirements.lock pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
 READY := $(VENV)/.ready
+# torch, transformers and what exports models: never in the environment that serves
+TRAIN := .venv-train
 # uv from PATH, else from a virtual environment of its own: Debian's Python refuses a bare `pip install`
 UV := $(shell command -v uv 2>/dev/null || echo .penstock/uv/bin/uv)
 
@@ -88,6 +90,12 @@ bench: setup ## Inference and anonymize by themselves, beside their peers; each 
 bench-pipeline: setup system ## Messages a second and latency of five hops, beside FastStream and bare clients; last line JSON
 	@$(BIN)/python -m tests.benchmarks.pipeline
 
+.PHONY: eval-equality
+eval-equality: setup $(TRAIN)/.ready ## Greedy answers beside those of transformers, token for token, and seeds; last line JSON
+	@test -e .penstock/equality/.made || $(TRAIN)/bin/python tests/equality/reference.py .penstock/equality
+	@touch .penstock/equality/.made
+	@$(BIN)/python -m tests.equality .penstock/equality
+
 .PHONY: setup
 setup: $(READY) ## The locked environment in .venv
 
@@ -96,6 +104,12 @@ $(READY): $(MANIFESTS) | $(UV)
 	@echo "installing the locked environment into $(VENV)"
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -r requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps $(addprefix -e ./,$(PACKAGES))
+	@touch $@
+
+$(TRAIN)/.ready: requirements-train.lock | $(UV)
+	@test -x $(TRAIN)/bin/python || $(UV) venv --quiet --python 3.11 $(TRAIN)
+	@echo "installing what trains and exports into $(TRAIN): several GB"
+	@VIRTUAL_ENV=$(TRAIN) $(UV) pip install --quiet -r requirements-train.lock
 	@touch $@
 
 .penstock/uv/bin/uv:
@@ -122,4 +136,4 @@ fmt: setup ## Format and fix what can be fixed
 
 .PHONY: clean
 clean: stop ## Stop, and delete the environment and all local state
-	rm -rf $(VENV) .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TRAIN) .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

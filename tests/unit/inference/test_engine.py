@@ -33,13 +33,13 @@ class LedgerRunner:
         self.held = [[*row[:length]] for row, length in zip(self.held, kept, strict=False)]
         self.held += [[] for _ in range(rows - len(self.held))]
 
-    def prefill(self, row: int, start: int, ids: Sequence[int]) -> Logits:
+    def prefill(self, row: int, start: int, ids: Sequence[int], *, last: bool = True) -> Logits:
         if self.refuses in ids:
             raise RuntimeError("refused")
         assert len(self.held[row]) >= start
         self.prefilled += len(ids)
         self.held[row] = [*self.held[row][:start], *ids]
-        return np.stack([self._answer(row)])
+        return np.stack([self._answer(row)])[: 1 if last else 0]
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int]) -> Logits:
         for row, (token, length) in enumerate(zip(ids, lengths, strict=True)):

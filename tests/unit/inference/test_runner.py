@@ -119,7 +119,7 @@ def test_a_block_read_from_one_row_serves_another() -> None:
 def test_memory_is_planned_and_what_does_not_fit_at_once_has_fewer_or_shorter_rows() -> None:
     layout = ModelLayout.read(TINY)
     runner = OnnxRunner(layout, Limits(rows=8))
-    assert runner.memory_bytes == 2 * 2 * 8 * 2 * 256 * 16 * 4 + 256 * 352 * 4
+    assert runner.memory_bytes == 2 * 2 * 8 * 2 * 256 * 16 * 4 + 8 * 352 * 4
     small = OnnxRunner(layout, Limits(rows=256, memory_mib=4))
     assert small.memory_bytes <= 4 << 20
     assert small.cache_tokens == ((4 << 20) - 256 * 352 * 4) // 512
@@ -129,7 +129,7 @@ def test_memory_is_planned_and_what_does_not_fit_at_once_has_fewer_or_shorter_ro
 
 def test_memory_that_is_too_little_for_one_row_is_refused_with_a_way_out() -> None:
     with pytest.raises(ConfigurationError, match=r"PENSTOCK_INFERENCE_MEMORY_MIB.*PENSTOCK_INFERENCE_CONTEXT"):
-        OnnxRunner(ModelLayout.read(SHIPPED), Limits(memory_mib=8))
+        OnnxRunner(ModelLayout.read(SHIPPED), Limits(memory_mib=2))
 
 
 def test_refuses_a_file_that_is_no_graph(tmp_path: Path) -> None:

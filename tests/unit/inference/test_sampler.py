@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.contracts.events import GenerationParameters
 from penstock_inference.engine import Logits
-from penstock_inference.sampler import Chosen, Sampler, _nucleus, resolve_seed
+from penstock_inference.sampler import Chosen, Sampler, _draw, _highest, _nucleus, _weights, resolve_seed
 
 LOGITS: Logits = np.log(np.array([0.1, 0.5, 0.05, 0.3, 0.05], dtype=np.float32))
 
@@ -51,16 +51,44 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p(top_p: float, kept: set[
     assert set(_draws(_sampler(1.0, top_p, 3), 2_000)) == kept
 
 
-@pytest.mark.parametrize("size", [1, 64, 65, 1024, 5_000])
+@pytest.mark.parametrize("size", [1, 64, 65, 1024, 5_000, 80_000])
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95, 0.999999])
 @pytest.mark.parametrize("spread", [0.0, 0.3, 5.0])
 def test_the_short_way_to_the_nucleus_is_the_same_as_a_full_sort(size: int, top_p: float, spread: float) -> None:
-    # rounded, so that many weights are equal
-    weights = np.exp(np.round(np.random.default_rng(size).normal(0, 1, size) * spread, 1))
-    order = np.argsort(-weights, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    expected = order[: int(np.searchsorted(cumulative, top_p * weights.sum())) + 1]
-    np.testing.assert_array_equal(_nucleus(weights, top_p), expected)
+    # rounded, so that many are equal
+    scores = np.round(np.random.default_rng(size).normal(0, 1, size) * spread, 1).astype(np.float32)
+    weights = _weights(scores, 1.0)
+    order = np.argsort(-scores, kind="stable")
+    cumulative = np.cumsum(weights[order], dtype=np.float64)
+    expected = order[: int(np.searchsorted(cumulative, top_p * weights.sum(dtype=np.float64))) + 1]
+    np.testing.assert_array_equal(_nucleus(scores, weights, top_p), np.sort(expected))
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 5_000])
+@pytest.mark.parametrize("spread", [0.0, 0.3, 5.0])
+def test_the_highest_are_those_of_a_full_sort(size: int, spread: float) -> None:
+    scores = np.round(np.random.default_rng(size).normal(0, 1, size) * spread, 1).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    for count in {1, min(7, size), min(200, size), size}:
+        np.testing.assert_array_equal(_highest(scores, count), np.sort(order[:count]))
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 5_000])
+def test_a_draw_passes_the_weights_before_it(size: int) -> None:
+    random = np.random.default_rng(size)
+    weights = (random.random(size) * (random.random(size) < 0.7) + 1e-9).astype(np.float32)
+    cumulative = np.cumsum(weights, dtype=np.float64) / weights.sum(dtype=np.float64)
+    for draw in (0.0, *random.random(200), 1 - 2**-53):
+        found = _draw(weights, float(draw))
+        assert (cumulative[found - 1] if found else 0.0) <= draw + 1e-12
+        assert draw <= cumulative[found] + 1e-12
+
+
+def test_what_has_no_weight_is_never_drawn() -> None:
+    weights = np.zeros(1_000, np.float32)
+    weights[[70, 500, 501]] = 1e-3, 1, 1e-7
+    drawn = {_draw(weights, float(draw)) for draw in (0.0, 5e-4, 0.3, 0.9999999, *1 - np.logspace(-16, -6, 60))}
+    assert drawn == {70, 500, 501}
 
 
 def test_same_seed_same_draws_other_seed_other_draws() -> None:

@@ -41,6 +41,7 @@ def _local(settings: Settings, resources: Resources) -> Backend:
         step_tokens=settings.inference_step_tokens,
         stall_s=settings.inference_stall_ms / 1000,
         prefix_mib=settings.inference_prefix_mib,
+        provider=settings.inference_provider,
     )
     counted = _counting(resources)
     if settings.model_dir is not None:

@@ -49,8 +49,11 @@ class Runner(Protocol):
         """Cut the pool into rows of `row_length` tokens, keeping the first `kept[i]` tokens of row i."""
         ...
 
-    def prefill(self, row: int, start: int, ids: Sequence[int]) -> Logits:
-        """Add a stretch of a prompt to a row that holds `start` tokens; the last one's logits, [1, vocabulary]."""
+    def prefill(self, row: int, start: int, ids: Sequence[int], *, last: bool = True) -> Logits:
+        """Add a stretch of a prompt to a row that holds `start` tokens.
+
+        The logits of its last token, [1, vocabulary]; where it is not the `last` stretch of its prompt, none.
+        """
         ...
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int]) -> Logits:
@@ -154,7 +157,7 @@ class Engine:
         if self._prefixes is not None and plan.start == plan.reused:
             for at, block in enumerate(self._prefixes.fetch(prompt, plan.reused)):
                 self._runner.write(plan.row, at * GRID, block)
-        return self._runner.prefill(plan.row, plan.start, prompt[plan.start : plan.stop])
+        return self._runner.prefill(plan.row, plan.start, prompt[plan.start : plan.stop], last=plan.chooses)
 
     def _chosen(self, generation: Generation, logits: Logits) -> int | None:
         """None where the choice fails: a fault of this generation alone, raised by the next step."""

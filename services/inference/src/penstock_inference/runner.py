@@ -22,8 +22,10 @@ import onnxruntime as ort
 
 from penstock.contracts.errors import ConfigurationError
 from penstock_inference.engine import Logits
+from penstock_inference.head import POSITIONS
 from penstock_inference.layout import ModelLayout
 from penstock_inference.prefixes import Block
+from penstock_inference.session import Provider, open_session
 
 _TENSOR_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -38,7 +40,7 @@ class Limits:
     """What a backend may use.
 
     Most rows, tokens in a row (None: the model's own) and in a step; threads; MiB of tensors, and of prefixes kept
-    besides; seconds that running rows may wait for the prompts of others.
+    besides; seconds that running rows may wait for the prompts of others; what runs the passes.
     """
 
     rows: int = 8
@@ -48,6 +50,7 @@ class Limits:
     step_tokens: int = 512
     stall_s: float = 0.05
     prefix_mib: int = 64
+    provider: Provider = "cpu"
 
 
 class OnnxRunner:
@@ -57,7 +60,7 @@ class OnnxRunner:
         self._layout = layout
         self.rows = limits.rows
         self.context_length = min(layout.context_length, limits.context or layout.context_length)
-        self._session = _open(layout, limits.threads)
+        self._session = open_session(layout, limits.threads, limits.provider)
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}
         _check_names(layout, set(inputs), set(outputs))
@@ -70,12 +73,14 @@ class OnnxRunner:
         if not isinstance(shape[-1], int):
             raise ConfigurationError(f"PENSTOCK_MODEL_DIR: {layout.graph} does not say the size of its vocabulary")
         self.vocabulary_size: int = shape[-1]
-        self._last_only = shape[1] == 1
+        self._chooses = POSITIONS in inputs
+        self._last_only = self._chooses or shape[1] == 1
         self._token_shape = (layout.kv_heads, layout.head_size)
         longest = min(limits.step_tokens, self.context_length)
         # float16 logits are widened once more before sampling
         logits_item = np.dtype(self._logits_type).itemsize + (4 if self._logits_type is np.float16 else 0)
-        logits = (self.rows if self._last_only else max(longest, self.rows)) * self.vocabulary_size * logits_item
+        positions = self.rows if self._last_only else max(longest, self.rows)
+        logits = positions * self.vocabulary_size * logits_item
         token = layout.layers * 2 * layout.kv_heads * layout.head_size * np.dtype(cache_type).itemsize
         self.cache_tokens = min(((limits.memory_mib << 20) - logits) // token, self.rows * self.context_length)
         if self.cache_tokens < self.context_length:
@@ -100,17 +105,18 @@ class OnnxRunner:
         self._cache = new
         self._bindings.clear()
 
-    def prefill(self, row: int, start: int, ids: Sequence[int]) -> Logits:
-        """Add a stretch of a prompt to a row that holds `start` tokens; the last one's logits, [1, vocabulary]."""
-        end = start + len(ids)
-        logits = self._run(row, row + 1, np.asarray(ids)[None], [end], np.arange(start, end)[None])
-        return logits[:, -1]
+    def prefill(self, row: int, start: int, ids: Sequence[int], *, last: bool = True) -> Logits:
+        """Add a stretch of a prompt to a row that holds `start` tokens.
+
+        The logits of its last token, [1, vocabulary]; where it is not the `last` stretch of its prompt, none.
+        """
+        chosen = (len(ids) - 1,) if last else ()
+        logits = self._run(row, np.asarray(ids)[None], [start + len(ids)], chosen)
+        return logits[0, -1:] if last else logits[0, :0]
 
     def decode(self, ids: Sequence[int], lengths: Sequence[int]) -> Logits:
         """One token more for rows 0..n-1; logits of shape [n, vocabulary]."""
-        positions = np.asarray(lengths)[:, None]
-        logits = self._run(0, len(ids), np.asarray(ids)[:, None], [length + 1 for length in lengths], positions)
-        return logits[:, 0]
+        return self._run(0, np.asarray(ids)[:, None], [length + 1 for length in lengths], (0,))[:, 0]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` cached tokens of one row to another."""
@@ -136,24 +142,28 @@ class OnnxRunner:
         )
 
     def _run(
-        self,
-        first: int,
-        end: int,
-        ids: npt.NDArray[np.integer[Any]],
-        totals: Sequence[int],
-        positions: npt.NDArray[np.integer[Any]],
+        self, first: int, ids: npt.NDArray[np.integer[Any]], totals: Sequence[int], chosen: Sequence[int]
     ) -> Logits:
-        """A pass over rows first..end-1, whose lengths with the new tokens are `totals`: [n, steps, vocabulary]."""
+        """A pass of [n, steps] tokens over rows from `first` on, whose lengths with them are `totals`.
+
+        Logits of shape [n, steps, vocabulary]: of the steps `chosen` alone, where the graph can choose.
+        """
         rows, steps = ids.shape
-        mask = np.arange(max(totals))[None] < np.asarray(totals)[:, None]
+        lengths = np.asarray(totals)[:, None]
+        mask = np.arange(max(totals))[None] < lengths
         feeds = {
             self._layout.input_ids: ids.astype(self._id_type),
             self._layout.attention_mask: mask.astype(self._mask_type),
         }
         if self._takes_positions:
-            feeds[self._layout.position_ids] = positions.astype(self._id_type)
-        logits = np.empty((rows, 1 if self._last_only else steps, self.vocabulary_size), self._logits_type)
-        binding = self._binding(first, end)
+            feeds[self._layout.position_ids] = (lengths - steps + np.arange(steps)).astype(self._id_type)
+        if self._chooses:
+            feeds[POSITIONS] = np.asarray(chosen, np.int64)
+            steps = len(chosen)
+        elif self._last_only:
+            steps = 1
+        logits = np.empty((rows, steps, self.vocabulary_size), self._logits_type)
+        binding = self._binding(first, first + rows)
         # the values only borrow the arrays' memory: both stay referenced until the pass is over
         values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(feed)) for name, feed in feeds.items()}
         for name, value in values.items():
@@ -183,27 +193,12 @@ class OnnxRunner:
         return cached[0]
 
 
-def _open(layout: ModelLayout, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # threads that spin while they wait take the cores from the other services
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(layout.graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library's errors share no base below Exception
-        raise ConfigurationError(
-            f"PENSTOCK_MODEL_DIR: ONNX Runtime cannot open {layout.graph} ({type(error).__name__})"
-        ) from error
-
-
 def _check_names(layout: ModelLayout, inputs: set[str], outputs: set[str]) -> None:
     layers = range(layout.layers)
     expected = {layout.input_ids, layout.attention_mask} | {
         pattern % layer for pattern in (layout.past_key, layout.past_value) for layer in layers
     }
-    odd = sorted((inputs - {layout.position_ids}) ^ expected)
+    odd = sorted((inputs - {layout.position_ids, POSITIONS}) ^ expected)
     if odd:
         raise ConfigurationError(
             f"PENSTOCK_MODEL_DIR: the inputs of {layout.graph} are not those this release feeds; "

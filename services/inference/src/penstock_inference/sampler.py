@@ -22,8 +22,14 @@ from penstock.contracts.events import GenerationParameters
 
 Logits = npt.NDArray[np.float32]
 
+Ids = npt.NDArray[np.intp]
+
 _SEED_SPACE = 2**64
 _FIRST_CANDIDATES = (64, 1024)
+_BLOCK = 64
+"""Of neighbouring ids, which are compared or added up together: most of a large vocabulary is looked at once."""
+_SHARPEST = 3e38
+"""1 / temperature, at most: the likeliest token alone is left by then."""
 
 
 def resolve_seed(seed: int | None, request_id: str) -> int:
@@ -106,17 +112,19 @@ class Sampler:
         if parameters.temperature == 0.0:
             return int(np.argmax(scores))
         draw = self._random.random()
-        below_best = scores.astype(np.float64) - scores.max()
-        with np.errstate(over="ignore"):  # the tiniest temperatures leave the likeliest token alone
-            weights = np.exp(below_best / parameters.temperature)
-        if parameters.top_k is not None and parameters.top_k < len(weights):
-            weights = _likeliest(weights, parameters.top_k)
-        least = parameters.min_p or 0.0  # of the likeliest token's weight, which is 1
-        if parameters.top_p >= 1.0:
-            return _draw(np.where(weights >= least, weights, 0.0), draw)
-        kept = _nucleus(weights, parameters.top_p)
-        kept = kept[weights[kept] >= least]
-        return int(kept[_draw(weights[kept], draw)])
+        ids: Ids | None = None
+        if parameters.top_k is not None and parameters.top_k < len(scores):
+            ids = _highest(scores, parameters.top_k)
+            scores = scores[ids]
+        weights = _weights(scores, parameters.temperature)
+        # of the likeliest token's weight, which is 1
+        likely = weights * (weights >= parameters.min_p) if parameters.min_p else weights
+        if parameters.top_p < 1.0:
+            nucleus = _nucleus(scores, weights, parameters.top_p)
+            likely = likely[nucleus]
+            ids = nucleus if ids is None else ids[nucleus]
+        drawn = _draw(likely, draw)
+        return drawn if ids is None else int(ids[drawn])
 
     def _penalized(self, logits: Logits) -> Logits:
         parameters = self._parameters
@@ -137,58 +145,68 @@ class Sampler:
 
 def _likelihood(logits: Logits, token: int, count: int) -> Chosen:
     """Ids by falling likelihood, equals in the order of their ids."""
-    below_best = logits.astype(np.float64) - logits.max()
-    logprobs = below_best - np.log(np.exp(below_best).sum())
-    best: tuple[tuple[int, float], ...] = ()
-    if count:
-        order, _ = _descending(logprobs, _at_least_the(logprobs, count))
-        best = tuple((int(each), float(logprobs[each])) for each in order[:count])
-    return Chosen(token, float(logprobs[token]), best)
+    best = float(logits.max())
+    whole = best + float(np.log(_weights(logits, 1.0).sum(dtype=np.float64)))
+    likeliest = _highest(logits, min(count, len(logits))) if count else np.arange(0)
+    likeliest = likeliest[np.argsort(-logits[likeliest], kind="stable")]
+    return Chosen(
+        token, float(logits[token]) - whole, tuple((int(each), float(logits[each]) - whole) for each in likeliest)
+    )
 
 
-def _at_least_the(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
-    """The ids of the `count` highest values and of all equals of the last one."""
-    if count >= len(values):
-        return np.arange(len(values))
-    return np.flatnonzero(values >= np.partition(values, -count)[-count])
+def _weights(scores: Logits, temperature: float) -> Logits:
+    """Proportional to the probabilities, 1 for the likeliest."""
+    with np.errstate(over="ignore"):  # what is so far below the best has no weight
+        weights: Logits = np.exp((scores - scores.max()) * np.float32(min(1.0 / temperature, _SHARPEST)))
+    return weights
 
 
-def _likeliest(weights: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """The weights of the `count` likeliest ids, of equals the lowest; 0 for the others."""
-    order, _ = _descending(weights, _at_least_the(weights, count))
-    kept = np.zeros_like(weights)
-    kept[order[:count]] = weights[order[:count]]
-    return kept
+def _highest(scores: Logits, count: int) -> Ids:
+    """The ids of the `count` highest scores, rising; of equals the lowest ids. `count` is in 1..len(scores)."""
+    ids = _candidates(scores, count)
+    values = scores[ids]
+    least = np.partition(values, -count)[-count]
+    missing = count - int(np.count_nonzero(values > least))
+    kept = values > least
+    kept[np.flatnonzero(values == least)[:missing]] = True
+    highest: Ids = ids[kept]
+    return highest
 
 
-def _nucleus(weights: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.intp]:
-    """The fewest ids, likeliest first, whose weight reaches `top_p` of the whole; at least one.
+def _candidates(scores: Logits, count: int) -> Ids:
+    """Ids, rising, among which are those of the `count` highest scores and all equals of the last.
+
+    So many blocks have a score not below the `count`-th highest of the blocks' highest: no fewer than `count` scores.
+    """
+    peaks = np.maximum.reduceat(scores, np.arange(0, len(scores), _BLOCK))
+    if count > len(peaks):
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(peaks, -count)[-count])
+
+
+def _nucleus(scores: Logits, weights: Logits, top_p: float) -> Ids:
+    """The fewest ids, rising, whose weights reach `top_p` of the whole, the likeliest first; at least one.
 
     Sorting a whole vocabulary costs more than a small model's forward pass, so the likeliest few are tried first.
     """
-    wanted = top_p * weights.sum()
-    for count in _FIRST_CANDIDATES:
-        if count < len(weights):
-            # by value and not by count, so that all equals of the last one come along
-            order, cumulative = _descending(weights, _at_least_the(weights, count))
-            if cumulative[-1] >= wanted:
-                break
-    else:
-        order, cumulative = _descending(weights, np.arange(len(weights)))
-    return order[: int(np.searchsorted(cumulative, wanted)) + 1]
+    wanted = top_p * weights.sum(dtype=np.float64)
+    for count in (*_FIRST_CANDIDATES, len(scores)):
+        ids = _candidates(scores, min(count, len(scores)))
+        cumulative = np.cumsum(np.sort(weights[ids])[::-1], dtype=np.float64)
+        if cumulative[-1] >= wanted:
+            break
+    return _highest(scores, min(int(np.searchsorted(cumulative, wanted)) + 1, len(cumulative)))
 
 
-def _descending(
-    weights: npt.NDArray[np.float64], ids: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """The ids by falling weight, equals in the order of their ids, and the running sums of the weights."""
-    order = ids[np.argsort(-weights[ids], kind="stable")]
-    return order, np.cumsum(weights[order])
-
-
-def _draw(weights: npt.NDArray[np.float64], draw: float) -> int:
+def _draw(weights: Logits, draw: float) -> int:
     """Inverse transform sampling: the index at which the cumulative weight passes `draw` in [0, 1)."""
-    cumulative = np.cumsum(weights)
-    found = int(np.searchsorted(cumulative, draw * cumulative[-1], side="right"))
-    # rounded up to the very end, it is the last one of any weight
-    return found if found < len(weights) else int(np.flatnonzero(weights)[-1])
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK), dtype=np.float64))
+    passed = draw * sums[-1]
+    block = int(np.searchsorted(sums, passed, side="right"))
+    if block == len(sums):  # rounded up to the very end
+        return int(np.flatnonzero(weights)[-1])
+    begin = block * _BLOCK
+    cumulative = np.cumsum(weights[begin : begin + _BLOCK], dtype=np.float64)
+    found = int(np.searchsorted(cumulative, passed - (sums[block - 1] if block else 0.0), side="right"))
+    # rounded up to the block's end, it is the last one of any weight in it
+    return begin + (found if found < len(cumulative) else int(np.flatnonzero(cumulative == cumulative[-1])[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,10 @@ class Settings(ServedModel, UnorderedSettings):
     )
     inference_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=1, description="Threads of a forward pass; as many as cores slows a shared machine down badly."
+    )
+    inference_provider: Literal["cpu", "cuda"] = Field(
+        default="cpu",
+        description="What runs the model; `cuda` needs onnxruntime-gpu in place of onnxruntime, and a device.",
     )
     inference_memory_mib: Annotated[int, Field(ge=1)] = Field(
         default=1024,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.models.errors import ModelRefused
+from penstock.models.protobuf import fields, varints
 
 _GRAPH, _NODE, _INITIALIZER = 7, 1, 5
 _OP_TYPE, _ATTRIBUTE, _ATTRIBUTE_NAME, _ATTRIBUTE_INT = 4, 5, 1, 3
@@ -20,9 +20,6 @@ _DIMS, _DATA_TYPE = 1, 2
 _TYPES = {1: "fp32", 2: "uint8", 3: "int8", 10: "fp16", 11: "fp64", 16: "bf16", 21: "uint4", 22: "int4"}
 _QUANTIZED = frozenset({b"MatMulNBits", b"GatherBlockQuantized"})
 _DEFAULT_BITS = 4
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-_Field = tuple[int, int | memoryview]
 
 
 def weight_type(graph: Path) -> str:
@@ -41,14 +38,14 @@ def weight_type(graph: Path) -> str:
 def _weight_type(view: memoryview) -> str | None:
     bits: set[int] = set()
     plain: Counter[int] = Counter()
-    for number, graph in _fields(view):
-        if number != _GRAPH:
+    for graph in fields(view):
+        if graph.number != _GRAPH:
             continue
-        for part, value in _fields(_bytes(graph)):
-            if part == _NODE:
-                bits |= _bits(_bytes(value))
-            elif part == _INITIALIZER:
-                kind, elements = _tensor(_bytes(value))
+        for part in fields(graph.content):
+            if part.number == _NODE:
+                bits |= _bits(part.content)
+            elif part.number == _INITIALIZER:
+                kind, elements = _tensor(part.content)
                 plain[kind] += elements if kind else 0
     if bits:
         return "+".join(f"int{each}" for each in sorted(bits))
@@ -58,11 +55,11 @@ def _weight_type(view: memoryview) -> str | None:
 
 def _bits(node: memoryview) -> set[int]:
     operator, bits = b"", _DEFAULT_BITS
-    for number, value in _fields(node):
-        if number == _OP_TYPE:
-            operator = bytes(_bytes(value))
-        elif number == _ATTRIBUTE:
-            attribute = dict(_fields(_bytes(value)))
+    for part in fields(node):
+        if part.number == _OP_TYPE:
+            operator = bytes(part.content)
+        elif part.number == _ATTRIBUTE:
+            attribute = {each.number: each.value for each in fields(part.content)}
             name, given = attribute.get(_ATTRIBUTE_NAME), attribute.get(_ATTRIBUTE_INT)
             if isinstance(name, memoryview) and bytes(name) == b"bits" and isinstance(given, int):
                 bits = given
@@ -72,55 +69,9 @@ def _bits(node: memoryview) -> set[int]:
 def _tensor(tensor: memoryview) -> tuple[int, int]:
     """Data type and number of elements."""
     kind, dims = 0, []
-    for number, value in _fields(tensor):
-        if number == _DATA_TYPE and isinstance(value, int):
-            kind = value
-        elif number == _DIMS:
-            dims += [value] if isinstance(value, int) else list(_varints(value))
+    for part in fields(tensor):
+        if part.number == _DATA_TYPE and isinstance(part.value, int):
+            kind = part.value
+        elif part.number == _DIMS:
+            dims += [part.value] if isinstance(part.value, int) else list(varints(part.value))
     return kind, math.prod(dims)
-
-
-def _bytes(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise TypeError("a number where a message was expected")
-    return value
-
-
-def _fields(view: memoryview) -> Iterator[_Field]:
-    """Field number and value of each field of a protobuf message."""
-    at = 0
-    while at < len(view):
-        tag, at = _varint(view, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _varint(view, at)
-            yield number, value
-            continue
-        if wire == _BYTES:
-            length, at = _varint(view, at)
-        elif wire in (_FIXED64, _FIXED32):
-            length = 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError("no protobuf message")
-        if at + length > len(view):
-            raise ValueError("cut short")
-        yield number, view[at : at + length]
-        at += length
-
-
-def _varints(view: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(view):
-        value, at = _varint(view, at)
-        yield value
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = view[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-    raise ValueError("a number of more than ten bytes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ class _Others:
                 self.engine.cancel(generation)
                 self.left += bool(generation.cached)
         self.going = [each for each in self.going if each[0].finished is None]
-        if len(self.going) < 2 and self.random.random() < 0.1:
+        if len(self.going) < 2 and self.random.random() < 0.05:
             prompt = self.prompts[int(self.random.integers(len(self.prompts)))]
             # below any case's
             generation = Generation(-step - 1, prompt, self.max_tokens)
@@ -165,14 +165,19 @@ def run(folder: Path, cases: Sequence[Case], how: How, choose: Choose = greedy) 
     def chosen(generation: Generation, logits: Logits) -> int:
         return (choose if generation.key >= 0 else greedy)(generation, logits)
 
-    engine = Engine(runner, chosen, step_tokens=how.step_tokens, prefixes=prefixes)
+    ticks = count()
+    engine = Engine(  # a clock of its own: the same passes on any machine
+        runner, chosen, step_tokens=how.step_tokens, prefixes=prefixes, clock=lambda: next(ticks) / 1000
+    )
     generations = [Generation(key, each.prompt, each.max_tokens, layout.eos_ids) for key, each in enumerate(cases)]
     waiting = list(reversed(generations))
     random = np.random.default_rng(how.changing)
     others = _Others(random, engine, [each.prompt for each in cases], max(each.max_tokens for each in cases))
+    # somewhat fewer come than can be served, so that the rows are now all taken, now few
+    rate = 1.0 if how.changing is None else 0.8 * how.rows * len(cases) / sum(each.max_tokens for each in cases)
     step = 0
     while waiting or any(each.finished is None for each in generations):
-        while waiting and (how.changing is None or random.random() < 0.3):
+        while waiting and random.random() < rate:
             engine.add(waiting.pop())
         if how.changing is not None:
             others.turn(step)

@@ -81,11 +81,17 @@ def test_chosen_logits_are_those_of_the_whole_graph(folder: Path, positions: lis
     np.testing.assert_allclose(chosen, _logits(model, folder, ids)[:, positions], atol=1e-4)
 
 
+def _constant_node(name: str, value: float) -> bytes:
+    tensor = field(2, 1) + field(9, np.array([value], np.float32).tobytes())
+    attribute = field(1, "value") + field(5, tensor) + field(20, 4)
+    return field(NODE, field(2, name) + field(3, name) + field(4, "Constant") + field(5, attribute))
+
+
 def _scaled(model: bytes) -> bytes:
     return _tailed(
         model,
         _constant("bias", [VOCABULARY], np.linspace(-1, 1, VOCABULARY, dtype=np.float32)),
-        _constant("cap", [1], np.array([30], np.float32)),
+        _constant_node("cap", 30.0),
         _node("Add", ["raw", "bias"], "biased"),
         _node("Div", ["biased", "cap"], "small"),
         _node("Tanh", ["small"], "squashed"),

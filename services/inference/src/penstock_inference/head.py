@@ -26,7 +26,7 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _OP_TYPE, _ATTRIBUTE = 1, 2, 3, 4, 5
 _NAME, _TYPE = 1, 2  # of a value
 _TENSOR_TYPE, _ELEMENT, _SHAPE, _DIM, _DIM_VALUE, _DIM_PARAM = 1, 1, 2, 1, 1, 2
 _TENSOR_DIMS, _TENSOR_NAME = 1, 8
-_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TYPE, _INT_TYPE, _INT64 = 1, 3, 20, 2, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT, _TENSOR, _ATTRIBUTE_TYPE, _INT_TYPE, _INT64 = 1, 3, 5, 20, 2, 7
 
 _HEADS = frozenset({"MatMul", "MatMulNBits"})
 _ELEMENTWISE = frozenset({"Add", "Cast", "Div", "Identity", "Mul", "Tanh"})
@@ -87,7 +87,7 @@ def _changed(parts: list[Field], logits: str) -> bytes | None:
 
 def _path(parts: list[Field], logits: str) -> tuple[_Node, set[str]] | None:
     """The node that multiplies with the vocabulary's weights, and the values from it to the logits."""
-    constants = {_tensor_name(part): _dims(part) for part in parts if part.number == _INITIALIZER}
+    constants = _constants(parts)
     producers: dict[str, _Node] = {}
     readers: dict[str, int] = {}
     for place, part in enumerate(parts):
@@ -109,6 +109,17 @@ def _path(parts: list[Field], logits: str) -> tuple[_Node, set[str]] | None:
         name = computed[0]
         after.add(name)
     return None
+
+
+def _constants(parts: list[Field]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    found = {"".join(_texts(part, _TENSOR_NAME)): _dims(part) for part in parts if part.number == _INITIALIZER}
+    for part in parts:
+        if part.number == _NODE and _texts(part, _OP_TYPE) == ("Constant",):
+            attributes = [each for each in fields(part.content) if each.number == _ATTRIBUTE]
+            tensors = [each for given in attributes for each in fields(given.content) if each.number == _TENSOR]
+            found |= {name: _dims(each) for name in _texts(part, _NODE_OUTPUT) for each in tensors}
+    return found
 
 
 def _is_constant(name: str, constants: dict[str, tuple[int, ...]], producers: dict[str, _Node]) -> bool:
@@ -159,10 +170,6 @@ def _with_free_positions(output: memoryview) -> bytes | None:
 
 def _named(value: Field, name: str) -> bool:
     return _texts(value, _NAME) == (name,)
-
-
-def _tensor_name(tensor: Field) -> str:
-    return "".join(_texts(tensor, _TENSOR_NAME))
 
 
 def _dims(tensor: Field) -> tuple[int, ...]:

@@ -39,9 +39,9 @@ ARCHITECTURES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 SIZES: dict[bool, dict[str, Any]] = {
     False: {
-        "vocab_size": 8192,
+        "vocab_size": 4096,
         "hidden_size": 256,
-        "intermediate_size": 704,
+        "intermediate_size": 512,
         "num_hidden_layers": 4,
         "head_dim": 64,
         "max_position_embeddings": 1024,
@@ -58,7 +58,7 @@ SIZES: dict[bool, dict[str, Any]] = {
     },
 }
 PROMPT_TOKENS = {False: 300, True: 90}
-ANSWER_TOKENS = {False: (8, 64), True: (4, 40)}
+ANSWER_TOKENS = {False: (8, 40), True: (4, 40)}
 
 
 def model(architecture: str, small: bool, seed: int) -> Any:

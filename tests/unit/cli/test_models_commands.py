@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.adapters import adapter
 from tests.support.hub import COMMIT, FakeHub
 from tests.support.models import hugging_face, tiny
 from typer.testing import CliRunner
@@ -150,3 +151,32 @@ def test_a_model_comes_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_hubs_client_is_imported_only_where_it_is_used() -> None:
     code = "import sys, penstock.cli.main; sys.exit('httpx2' in sys.modules or 'yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_adapter_is_added_with_its_base_and_promoted_under_its_own_name(tmp_path: Path) -> None:
+    base = read("add", tiny(tmp_path / "small"))["reference"]
+    added = read("add", adapter(tmp_path / "tone"), "--adapter-of", "small", "--licence", "mit")
+    reference = added["reference"]
+    assert (added["adapter"]["base"], added["format"], added["licence"]["id"]) == (base, "lora", "mit")
+    assert read("promote", "tone") == {"alias": "tone", "was": None, "now": reference}
+    assert [(one["name"], one["aliases"]) for one in read("list")] == [
+        ("penstock-lm", ["champion"]),
+        ("small", []),
+        ("tone", ["tone"]),
+    ]
+    status, said, _ = run("show", "tone")
+    assert status == 0
+    for expected in (f"{base}, whose digest in results is", "4, scaled by 2", "down_proj, gate_proj, k_proj"):
+        assert expected in said
+    assert f"lora of {base}" in run("list")[1]
+    assert run("verify", "tone")[0] == 0
+    status, _, why = run("add", tmp_path / "tone", "--adapter-of", "builtin", "--name", "other")
+    assert (status, "is it for another model?" in why) == (1, True)
+
+
+def test_an_adapter_comes_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    read("add", tiny(tmp_path / "small"))
+    with FakeHub("acme/tone", adapter(tmp_path / "any")) as hub:
+        added = read("add", "hub:acme/tone", "--adapter-of", "small", "--hub-endpoint", hub.endpoint)
+    assert (added["name"], added["source"]["revision"], added["adapter"]["rank"]) == ("tone", COMMIT, 4)

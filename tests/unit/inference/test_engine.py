@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -237,3 +237,68 @@ def test_a_prompt_that_begins_as_an_earlier_one_runs_only_what_is_new() -> None:
     assert answers[0] == answers[2] != answers[1]
     assert runner.prefilled == 103 + 7 + 7
     assert (prefixes.reused_tokens, prefixes.computed_tokens) == (192, 117)
+
+
+class Places:
+    """Adapters of which `places` fit; that named `bad` cannot be had."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.used: list[list[str | None]] = []
+
+    def admit(self, adapter: str | None, running: Collection[str | None]) -> bool:
+        if adapter == "bad":
+            raise ValueError("damaged")
+        return len({*running, adapter} - {None}) <= self.places
+
+    def use(self, adapters: Sequence[str | None]) -> None:
+        self.used.append(list(adapters))
+
+
+def _with(adapter: str | None, key: int, max_tokens: int = 4) -> Generation:
+    generation = _generation(key, 5, max_tokens, frozenset())
+    generation.adapter = adapter
+    return generation
+
+
+def test_rows_whose_adapters_have_no_room_wait_and_each_pass_is_told_its_rows() -> None:
+    places = Places(1)
+    engine = Engine(LedgerRunner(4), _greedy, adapters=places)
+    generations = [_with("a", 1), _with(None, 2), _with("a", 3), _with("b", 4), _with("b", 5)]
+    for generation in generations:
+        engine.add(generation)
+    _run(engine)
+    assert [each.tokens for each in generations] == [_alone(_with(None, key)) for key in range(1, 6)]
+    assert ["a", None, "a"] in places.used
+    assert ["b", "b"] in places.used
+    assert not any({"a", "b"} <= set(rows) for rows in places.used)
+
+
+def test_an_adapter_that_cannot_be_had_is_the_fault_of_who_asks_alone() -> None:
+    engine = Engine(LedgerRunner(4), _greedy, adapters=Places(2))
+    good, bad, late = _with("a", 1), _with("bad", 2), _with(None, 3)
+    engine.add(bad)
+    with pytest.raises(RequestFault) as first:
+        engine.step()
+    again = _with("bad", 4)
+    for generation in (good, again, late):
+        engine.add(generation)
+    faults = [first.value.key]
+    for _ in range(30):
+        try:
+            engine.step()
+        except RequestFault as fault:
+            faults.append(fault.key)
+    assert faults == [2, 4]
+    assert (good.tokens, late.tokens) == (_alone(_with(None, 1)), _alone(_with(None, 3)))
+
+
+def test_beginnings_are_kept_for_each_adapter_apart() -> None:
+    runner = LedgerRunner(2, 256)
+    engine = Engine(runner, _greedy, prefixes=PrefixCache(1 << 20), adapters=Places(2))
+    for adapter in (None, "a", "b", "a", None):
+        generation = Generation(0, list(range(40)), 2)
+        generation.adapter = adapter
+        engine.add(generation)
+        _run(engine)
+    assert runner.prefilled == 3 * 40 + 2 * 8

@@ -173,3 +173,31 @@ def test_closing_ends_the_models_and_whoever_loads() -> None:
     backend.wake()
     backend.close()
     assert ended == ["loader", "old", "new"]
+
+
+def test_a_request_for_an_adapter_goes_to_the_model_that_the_adapter_belongs_to() -> None:
+    old, new = (Loaded(name, Named(name), Prompts("t1", "c1", name)) for name in ("old", "new"))
+    backend = SwitchingBackend(old)
+    backend.add(request(1, Prompts("t1", "c1", "old")))
+    backend.take(new, promoted=True)
+    backend.add(request(2, Prompts("t1", "c1", "old")))
+    backend.add(request(3, Prompts("t1", "c1", "new")))
+    backend.add(request(4))
+    assert run(backend) == {1: "old", 2: "old", 3: "new", 4: "new"}
+    assert backend.retire() == ["old"]
+    with pytest.raises(Overloaded) as put_off:
+        backend.add(request(5, Prompts("t1", "c1", "old")))
+    assert (put_off.value.code, backend.wanted()) == ("model_loading", [Prompts("t1", "c1", "old")])
+    backend.take(Loaded("old", Named("old"), Prompts("t1", "c1", "old")), promoted=False)
+    assert backend.wanted() == []
+    backend.add(request(5, Prompts("t1", "c1", "old")))
+    assert run(backend) == {5: "old"}
+
+
+def test_an_adapter_whose_model_is_gone_is_refused_not_answered_by_another() -> None:
+    backend = SwitchingBackend(Loaded("ours", Named("ours"), Prompts("t1", "c1", "ours")))
+    wanted = Prompts("t1", "c1", "gone")
+    backend.unknown(wanted)
+    with pytest.raises(StageError) as refused:
+        backend.add(request(1, wanted))
+    assert refused.value.code == "adapter_of_another_model"

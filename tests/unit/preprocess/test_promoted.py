@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.adapters import adapter
 from tests.support.models import SHIPPED, tiny
 
 from penstock.contracts.errors import ConfigurationError
@@ -73,3 +74,31 @@ def test_a_pinned_revision_has_its_own_name_alone(registry: Registry) -> None:
     assert PromotedModel(registry, reference)().names == ("small",)
     with pytest.raises(ConfigurationError, match="no model"):
         PromotedModel(registry, "canary")
+
+
+def test_adapters_of_the_model_are_names_of_their_own_and_go_with_it(registry: Registry, tmp_path: Path) -> None:
+    clock = Clock()
+    promoted = PromotedModel(registry, "champion", poll_s=1, monotonic=clock)
+    here = Source(kind="folder", location="x")
+    tone = registry.add(adapter(tmp_path / "tone"), source=here, adapter_of="small").entry
+    registry.promote("tone")
+    clock.now += 1
+    assert promoted().names == ("penstock-lm", "champion")
+    registry.promote("small")
+    clock.now += 1
+    model = promoted()
+    assert model.names == ("small", "champion", "penstock-lm", "tone")
+    assert model.adapters == {
+        "tone": {
+            "adapter": tone.reference,
+            "adapter-digest": tone.manifest.answers,
+            "adapter-base": registry.find("small").manifest.answers,
+        }
+    }
+    other = registry.add(adapter(tmp_path / "two" / "tone", seed=2), source=here, adapter_of="small").entry
+    registry.promote("tone")
+    clock.now += 1
+    assert promoted().adapters["tone"]["adapter"] == other.reference
+    registry.rollback()
+    clock.now += 1
+    assert promoted().names == ("penstock-lm", "champion")

@@ -42,6 +42,8 @@ def _local(settings: Settings, resources: Resources) -> Backend:
         stall_s=settings.inference_stall_ms / 1000,
         prefix_mib=settings.inference_prefix_mib,
         provider=settings.inference_provider,
+        adapters=settings.inference_adapters,
+        adapter_rank=settings.inference_adapter_rank,
     )
     counted = _counting(resources)
     if settings.model_dir is not None:
@@ -52,7 +54,7 @@ def _local(settings: Settings, resources: Resources) -> Backend:
     models = Models(
         settings.registry,
         settings.model,
-        partial(load_local, limits=limits, counted=counted),
+        partial(load_local, limits=limits, counted=counted, registry=settings.registry),
         count=resources.count_model,
         poll_s=settings.models_poll_ms / 1000,
         linger_s=settings.inference_linger_s,

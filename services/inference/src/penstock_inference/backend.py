@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from penstock.contracts.adapters import ADAPTER_BASE
 from penstock.contracts.events import Alternative, GenerationParameters, PromptPart, TokenLikelihood
 
 FinishedBy = Literal["stop", "length"]
@@ -22,13 +23,23 @@ class Prompts:
 
     tokenizer: str | None
     chat_template: str | None
+    model: str | None = None
+    """Digest. Of a model: its own. Of a request: of the only one that will do, to which its adapter belongs."""
 
     @classmethod
     def of(cls, versions: Mapping[str, str]) -> Prompts | None:
         """As the stage that rendered a prompt noted it; None where it noted nothing."""
         if "tokenizer" not in versions:
             return None
-        return cls(versions["tokenizer"], versions.get("chat-template"))
+        return cls(versions["tokenizer"], versions.get("chat-template"), versions.get(ADAPTER_BASE))
+
+    def alike(self, other: Prompts) -> bool:
+        """Whether both are made with the same."""
+        return (self.tokenizer, self.chat_template) == (other.tokenizer, other.chat_template)
+
+    def suit(self, model: Prompts) -> bool:
+        """Whether a model can take a request's prompts."""
+        return self.alike(model) and self.model in (None, model.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,8 @@ class GenerationRequest:
     """The prompt's, as preprocess counted them; 0 where it did not."""
     prompts: Prompts | None = None
     """What its prompt was made with, where that is known."""
+    adapter: str | None = None
+    """What changes the model for it, NAME@REVISION."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ a token the caller's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -73,6 +73,18 @@ class Runner(Protocol):
         ...
 
 
+class Adapters(Protocol):
+    """What changes the model for some rows."""
+
+    def admit(self, adapter: str | None, running: Collection[str | None]) -> bool:
+        """Have an adapter in memory for a row beside those that run; False where it must wait for theirs to end."""
+        ...
+
+    def use(self, adapters: Sequence[str | None]) -> None:
+        """Say which adapter each row of the next pass has."""
+        ...
+
+
 class Engine:
     """One runner and all generations on it. `clock` gives seconds."""
 
@@ -84,17 +96,20 @@ class Engine:
         step_tokens: int = 512,
         stall_s: float = 0.05,
         prefixes: PrefixCache | None = None,
+        adapters: Adapters | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._runner = runner
         self._choose = choose
         self._prefixes = prefixes
+        self._adapters = adapters
         self._clock = clock
         self._scheduler = Scheduler(
             Space(runner.rows, runner.cache_tokens, runner.context_length),
             step_tokens=step_tokens,
             stall_s=stall_s,
-            reusable=None if prefixes is None else prefixes.reusable,
+            reusable=None if prefixes is None else lambda each: prefixes.reusable(each.prompt, each.adapter),
+            admits=self._admits,
         )
         self._faults: list[RequestFault] = []
 
@@ -121,6 +136,8 @@ class Engine:
             raise self._faults.pop()
         plan = self._scheduler.plan()
         if plan is None:
+            if self._faults:
+                raise self._faults.pop()
             return ()
         for source, target, length in plan.moves:
             self._runner.move(source, target, length)
@@ -140,7 +157,9 @@ class Engine:
         self._scheduler.take(plan, tokens, seconds)
         if plan.kind == "prefill" and plan.chooses and self._prefixes is not None:
             self._prefixes.store(
-                plan.generations[0].prompt, lambda start, stop: self._runner.read(plan.row, start, stop)
+                plan.generations[0].prompt,
+                lambda start, stop: self._runner.read(plan.row, start, stop),
+                plan.generations[0].adapter,
             )
         failed = {fault.key for fault in self._faults}
         advanced = tuple(each for each in plan.generations if each.key not in failed)
@@ -148,14 +167,26 @@ class Engine:
             raise self._faults.pop()
         return advanced
 
+    def _admits(self, generation: Generation, running: Sequence[Generation]) -> bool:
+        if self._adapters is None:
+            return True
+        try:
+            return self._adapters.admit(generation.adapter, {each.adapter for each in running})
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with an adapter is the fault of who asks for it
+            self._faults.append(RequestFault(generation.key, error))
+            self._scheduler.cancel(generation)
+            return False
+
     def _run(self, plan: Plan) -> Logits:
+        if self._adapters is not None:
+            self._adapters.use([each.adapter for each in plan.generations])
         if plan.kind == "decode":
             return self._runner.decode(
                 [each.tokens[-1] for each in plan.generations], [each.cached for each in plan.generations]
             )
         prompt = plan.generations[0].prompt
         if self._prefixes is not None and plan.start == plan.reused:
-            for at, block in enumerate(self._prefixes.fetch(prompt, plan.reused)):
+            for at, block in enumerate(self._prefixes.fetch(prompt, plan.reused, plan.generations[0].adapter)):
                 self._runner.write(plan.row, at * GRID, block)
         return self._runner.prefill(plan.row, plan.start, prompt[plan.start : plan.stop], last=plan.chooses)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import structlog
 from opentelemetry.trace import Span
 
+from penstock.contracts.adapters import ADAPTER
 from penstock.contracts.errors import Expired, PenstockError, StageError
 from penstock.contracts.events import (
     Completion,
@@ -77,7 +78,7 @@ class Generating:
         except PenstockError as error:
             job.finish(error)
             return
-        span = spans.open_chat(job.inbound.span, event.parameters)
+        span = spans.open_chat(job.inbound.span, event.parameters, event.context.versions)
         self._next_key += 1
         stream = self._unfinished.take(event.context.request_id)
         self._add(_InFlight(self._next_key, job, event, span, started, stream=stream))
@@ -145,6 +146,7 @@ class Generating:
                     event.context.tenant,
                     event.findings.input_tokens,
                     Prompts.of(event.context.versions),
+                    event.context.versions.get(ADAPTER),
                 )
             )
         except PenstockError as error:

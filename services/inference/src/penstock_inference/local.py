@@ -12,7 +12,9 @@ from pathlib import Path
 
 from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
 from penstock.contracts.events import Alternative
+from penstock.models.registry import Registry
 from penstock.text.prompt_tokens import PromptTokenizer
+from penstock_inference.adapters import Adapters
 from penstock_inference.answers import Answer
 from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.constraints import Grammars
@@ -47,11 +49,14 @@ class LocalBackend:
         eos_ids: frozenset[int],
         digest: str,
         limits: Limits = Limits(),  # noqa: B008  # frozen
+        *,
+        adapters: Adapters | None = None,
     ) -> None:
         self._runner = runner
         self.rows = runner.rows
         self._tokens = tokens
         self._eos_ids = eos_ids
+        self._adapters = adapters
         self._grammars = Grammars(tokens.tokenizer.to_str(), runner.vocabulary_size, eos_ids)
         self.prefixes = PrefixCache(limits.prefix_mib << 20)
         self._engine = Engine(
@@ -60,6 +65,7 @@ class LocalBackend:
             step_tokens=limits.step_tokens,
             stall_s=limits.stall_s,
             prefixes=self.prefixes if limits.prefix_mib else None,
+            adapters=adapters,
         )
         self._requests: dict[int, _Request] = {}
         self._answers: dict[int, tuple[_Request, Answer]] = {}
@@ -68,8 +74,11 @@ class LocalBackend:
         self.versions: Mapping[str, str] = {"model": digest}
 
     @classmethod
-    def load(cls, folder: Path, limits: Limits) -> LocalBackend:
-        """Open a model folder; raises ConfigurationError naming the setting at fault."""
+    def load(cls, folder: Path, limits: Limits, registry: Registry | None = None) -> LocalBackend:
+        """Open a model folder; raises ConfigurationError naming the setting at fault.
+
+        `registry` has its adapters; without one it has none.
+        """
         layout = ModelLayout.read(folder)
         tokens = PromptTokenizer.from_folder(folder)
         runner = OnnxRunner(layout, limits)
@@ -83,15 +92,21 @@ class LocalBackend:
                 f"PENSTOCK_MODEL_DIR: {folder} does not fit together: its tokenizer has {tokens.vocabulary_size} "
                 f"tokens, its model {runner.vocabulary_size}"
             )
-        return cls(runner, tokens, layout.eos_ids, layout.digest(), limits)
+        digest = layout.digest()
+        adapters = None
+        if registry is not None and limits.adapters:
+            adapters = Adapters(registry, digest, runner, slots=limits.adapters, rank=limits.adapter_rank)
+        return cls(runner, tokens, layout.eos_ids, digest, limits, adapters=adapters)
 
     def add(self, request: GenerationRequest) -> int:
         """Queue a request; the number of its prompt's tokens.
 
-        Raises LimitExceeded where it cannot fit, InvalidRequest for a schema that the answer cannot be held to.
+        Raises LimitExceeded where it cannot fit, InvalidRequest for a schema that the answer cannot be held to,
+        StageError where its adapter cannot be used.
         """
         if request.key in self._requests:
             raise ValueError(f"key {request.key} is running already")
+        self._find_adapter(request.adapter)
         prompt = self._tokens.encode(request.prompt)
         if not prompt:
             raise StageError("the prompt has no tokens", code="empty_prompt", field="messages")
@@ -111,6 +126,7 @@ class LocalBackend:
             sampler = Sampler(request.parameters, seed_of(request.seed, number), prompt, constraint)
             self._next_key += 1
             generation = Generation(self._next_key, prompt, min(request.parameters.max_tokens, room), self._eos_ids)
+            generation.adapter = request.adapter
             self._engine.add(generation)
             made.answers.append(Answer(generation, sampler, self._tokens, request.parameters.stop))
             self._answers[generation.key] = made, made.answers[-1]
@@ -142,6 +158,19 @@ class LocalBackend:
 
     def close(self) -> None:
         """Nothing: memory is all there is."""
+
+    def _find_adapter(self, adapter: str | None) -> None:
+        if adapter is None:
+            return
+        if self._adapters is None:
+            raise StageError(
+                f"the request asks for the adapter {adapter}, and none are served here: they need the registry "
+                "(no PENSTOCK_MODEL_DIR) and PENSTOCK_INFERENCE_ADAPTERS above 0",
+                code="unknown_adapter",
+                field="model",
+                limit="none",
+            )
+        self._adapters.find(adapter)
 
     def _choose(self, generation: Generation, logits: Logits) -> int:
         return self._answers[generation.key][1].sampler.choose(logits)

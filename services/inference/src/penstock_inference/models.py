@@ -100,8 +100,8 @@ class Models:
 
     def _with(self, prompts: Prompts) -> Entry | None:
         """The revision for these prompts that was promoted last, else the newest."""
-        entries = [entry for entry in self._registry.entries() if entry.manifest.answers is not None]
-        found = {entry.reference: entry for entry in entries if _prompts(entry) == prompts}
+        entries = [entry for entry in self._registry.entries() if entry.manifest.format == "onnx-genai"]
+        found = {entry.reference: entry for entry in entries if prompts.suit(_prompts(entry))}
         alias = self._registry.aliases().aliases.get(self._reference)
         promoted = (alias.current, *reversed(alias.before)) if alias is not None else ()
         for reference in promoted:
@@ -113,12 +113,18 @@ class Models:
         return Loaded(entry.reference, self._open(entry), _prompts(entry))
 
 
-def load_local(entry: Entry, limits: Limits, counted: Callable[[int, int], None] | None = None) -> Backend:
+def load_local(
+    entry: Entry,
+    limits: Limits,
+    counted: Callable[[int, int], None] | None = None,
+    registry: Registry | None = None,
+) -> Backend:
     """Open a revision; raises ModelDamaged where its files are not those that were added.
 
-    `counted` is told of each prompt how many of its tokens were reused and how many computed.
+    `counted` is told of each prompt how many of its tokens were reused and how many computed; `registry` has the
+    model's adapters.
     """
-    backend = LocalBackend.load(entry.folder, limits)
+    backend = LocalBackend.load(entry.folder, limits, registry)
     if backend.versions["model"] != entry.manifest.answers:
         raise ModelDamaged(f"{entry.reference} has changed since it was added; `penstock models verify` says where")
     if counted is not None:
@@ -127,4 +133,4 @@ def load_local(entry: Entry, limits: Limits, counted: Callable[[int, int], None]
 
 
 def _prompts(entry: Entry) -> Prompts:
-    return Prompts(entry.manifest.tokenizer, entry.manifest.chat_template)
+    return Prompts(entry.manifest.tokenizer, entry.manifest.chat_template, entry.manifest.answers)

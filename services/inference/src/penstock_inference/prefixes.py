@@ -1,9 +1,10 @@
 """The prefix cache: keys and values of prompts' beginnings, kept for the next prompt that begins alike.
 
 Blocks of GRID tokens in chains, as in a trie: a block is found by the block before it and its own tokens, compared
-as they are, so a match is exact. Least recently used blocks go first, ends of chains before their beginnings.
-Only what prefill computed is kept: a decode pass rounds otherwise, and a reused block must change no answer. A
-prompt's last two tokens are never reused, since their logits are wanted and a pass over one token rounds otherwise.
+as they are, so a match is exact; chains of different adapters have nothing in common. Least recently used blocks go
+first, ends of chains before their beginnings. Only what prefill computed is kept: a decode pass rounds otherwise, and
+a reused block must change no answer. A prompt's last two tokens are never reused, since their logits are wanted and a
+pass over one token rounds otherwise.
 
 Blocks are shared by all requests of the process, whatever their tenants: what is in them never leaves it, though
 the time to first token may tell that some other prompt began alike.
@@ -24,6 +25,8 @@ Block = npt.NDArray[Any]
 """Keys and values of GRID tokens: [layers, 2, kv_heads, GRID, head_size]."""
 
 _ROOT = 0
+_Key = tuple[int | str, tuple[int, ...]]
+"""The block before it, or the adapter that the first one was computed with, and its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class PrefixCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._nodes: OrderedDict[tuple[int, tuple[int, ...]], _Node] = OrderedDict()
+        self._nodes: OrderedDict[_Key, _Node] = OrderedDict()
         self._last = _ROOT
         self.bytes = 0
         self.counted: Callable[[int, int], None] = lambda reused, computed: None
@@ -48,13 +51,13 @@ class PrefixCache:
         self.computed_tokens = 0
         """Of all prompts so far: run through the model."""
 
-    def reusable(self, prompt: Sequence[int]) -> int:
-        """How many of the prompt's first tokens are here."""
-        return GRID * sum(1 for _ in self._chain(prompt))
+    def reusable(self, prompt: Sequence[int], adapter: str | None = None) -> int:
+        """How many of the prompt's first tokens are here, as computed with an adapter or without."""
+        return GRID * sum(1 for _ in self._chain(prompt, adapter))
 
-    def fetch(self, prompt: Sequence[int], tokens: int) -> list[Block]:
+    def fetch(self, prompt: Sequence[int], tokens: int, adapter: str | None = None) -> list[Block]:
         """The blocks of the prompt's first `tokens`, which `reusable` named; counts the prompt as begun."""
-        found = list(self._chain(prompt))[: tokens // GRID]
+        found = list(self._chain(prompt, adapter))[: tokens // GRID]
         for key, _ in reversed(found):  # so that a beginning is always newer than what follows it
             self._nodes.move_to_end(key)
         self.reused_tokens += tokens
@@ -62,10 +65,10 @@ class PrefixCache:
         self.counted(tokens, len(prompt) - tokens)
         return [node.block for _, node in found]
 
-    def store(self, prompt: Sequence[int], read: Callable[[int, int], Block]) -> None:
+    def store(self, prompt: Sequence[int], read: Callable[[int, int], Block], adapter: str | None = None) -> None:
         """Keep the prompt's blocks; `read` copies those of tokens start..stop-1 that are not here."""
-        keys: list[tuple[int, tuple[int, ...]]] = []
-        before = _ROOT
+        keys: list[_Key] = []
+        before: int | str = adapter or _ROOT
         for start in range(0, _usable(prompt), GRID):
             key = (before, tuple(prompt[start : start + GRID]))
             node = self._nodes.get(key)
@@ -89,8 +92,8 @@ class PrefixCache:
         self._nodes.clear()
         self.bytes = 0
 
-    def _chain(self, prompt: Sequence[int]) -> Iterator[tuple[tuple[int, tuple[int, ...]], _Node]]:
-        before = _ROOT
+    def _chain(self, prompt: Sequence[int], adapter: str | None) -> Iterator[tuple[_Key, _Node]]:
+        before: int | str = adapter or _ROOT
         for start in range(0, _usable(prompt), GRID):
             key = (before, tuple(prompt[start : start + GRID]))
             node = self._nodes.get(key)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from penstock.contracts.errors import ConfigurationError
+from penstock.models.projections import projections
+from penstock_inference.adapted_graph import adapted, rows_of
+from penstock_inference.adapter_slots import AdapterSlots
 from penstock_inference.engine import Logits
 from penstock_inference.head import POSITIONS
 from penstock_inference.layout import ModelLayout
@@ -40,7 +44,8 @@ class Limits:
     """What a backend may use.
 
     Most rows, tokens in a row (None: the model's own) and in a step; threads; MiB of tensors, and of prefixes kept
-    besides; seconds that running rows may wait for the prompts of others; what runs the passes.
+    besides; seconds that running rows may wait for the prompts of others; what runs the passes; adapters in memory,
+    and their most rank.
     """
 
     rows: int = 8
@@ -51,6 +56,8 @@ class Limits:
     stall_s: float = 0.05
     prefix_mib: int = 64
     provider: Provider = "cpu"
+    adapters: int = 4
+    adapter_rank: int = 64
 
 
 class OnnxRunner:
@@ -60,7 +67,11 @@ class OnnxRunner:
         self._layout = layout
         self.rows = limits.rows
         self.context_length = min(layout.context_length, limits.context or layout.context_length)
-        self._session = open_session(layout, limits.threads, limits.provider)
+        self.graph = layout.graph
+        self.adapters: AdapterSlots | None = None
+        """Once `adapt` was called."""
+        self._open = partial(open_session, layout, limits.threads, limits.provider)
+        self._session = self._open()
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}
         _check_names(layout, set(inputs), set(outputs))
@@ -92,8 +103,24 @@ class OnnxRunner:
             )
         self.memory_bytes = logits + token * self.cache_tokens
         self._pool = np.zeros((layout.layers, 2, self.cache_tokens * layout.kv_heads * layout.head_size), cache_type)
-        self._bindings: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
+        self._bindings: dict[tuple[int, int], tuple[Any, list[Any], dict[str, tuple[int, int]]]] = {}
         self._cache = self._cut(self.context_length)
+
+    def adapt(self, slots: int) -> AdapterSlots:
+        """Open the graph anew, with inputs for adapters, and go on with it; raises ConfigurationError.
+
+        Until then the model runs as it was exported: who has no adapters pays nothing for them.
+        """
+        if self._cache.dtype != np.float32:
+            raise ConfigurationError(
+                f"PENSTOCK_MODEL_DIR: {self.graph} computes in {self._cache.dtype}; adapters need float32: export the "
+                "model for the CPU as int4, int8 or fp32"
+            )
+        layers = projections(self.graph)
+        self._session = self._open(lambda graph: adapted(graph, layers))
+        self._bindings.clear()
+        self.adapters = AdapterSlots(layers, slots)
+        return self.adapters
 
     def arrange(self, row_length: int, kept: Sequence[int]) -> None:
         """Cut the pool into rows of `row_length` tokens, keeping the first `kept[i]` tokens of row i."""
@@ -163,7 +190,14 @@ class OnnxRunner:
         elif self._last_only:
             steps = 1
         logits = np.empty((rows, steps, self.vocabulary_size), self._logits_type)
-        binding = self._binding(first, first + rows)
+        binding, bound = self._binding(first, first + rows)
+        if self.adapters is not None:
+            for kind, lines, mask in self.adapters.feeds(rows):
+                feeds[rows_of(kind)] = mask
+                if bound.get(kind) != lines:
+                    for name, value in self.adapters.values(kind, lines):
+                        binding.bind_ortvalue_input(name, value)
+                    bound[kind] = lines
         # the values only borrow the arrays' memory: both stay referenced until the pass is over
         values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(feed)) for name, feed in feeds.items()}
         for name, value in values.items():
@@ -173,8 +207,11 @@ class OnnxRunner:
         self._session.run_with_iobinding(binding)
         return logits.astype(np.float32, copy=False)
 
-    def _binding(self, first: int, end: int) -> Any:
-        """The binding of a range of rows, made once: past and present are the same memory."""
+    def _binding(self, first: int, end: int) -> tuple[Any, dict[str, tuple[int, int]]]:
+        """The binding of a range of rows, made once: past and present are the same memory.
+
+        With it, which lines of adapters are bound to each kind of layer.
+        """
         cached = self._bindings.get((first, end))
         if cached is None:
             binding = self._session.io_binding()
@@ -189,8 +226,8 @@ class OnnxRunner:
                     binding.bind_ortvalue_input(past, value)
                     binding.bind_ortvalue_output(present, value)
                     values.append(value)
-            cached = self._bindings[(first, end)] = (binding, values)
-        return cached[0]
+            cached = self._bindings[(first, end)] = (binding, values, {})
+        return cached[0], cached[2]
 
 
 def _check_names(layout: ModelLayout, inputs: set[str], outputs: set[str]) -> None:

@@ -60,6 +60,8 @@ class Generation:
     prompt: Sequence[int]
     max_tokens: int
     eos_ids: frozenset[int] = frozenset()
+    adapter: str | None = None
+    """What changes the model for it."""
     tokens: list[int] = field(default_factory=list)
     cached: int = 0
     """Tokens in its cache row; the newest token is not yet there."""
@@ -101,9 +103,12 @@ class Scheduler:
         *,
         step_tokens: int = 512,
         stall_s: float = 0.05,
-        reusable: Callable[[Sequence[int]], int] | None = None,
+        reusable: Callable[[Generation], int] | None = None,
+        admits: Callable[[Generation, Sequence[Generation]], bool] | None = None,
     ) -> None:
         """`reusable` says how many of a prompt's first tokens are there already, a multiple of GRID.
+
+        `admits` says whether one may join those that run; it may end the one it is asked about.
 
         Raises ValueError where a step has no room for all rows and a piece of a prompt.
         """
@@ -112,7 +117,8 @@ class Scheduler:
         self._space = space
         self._step_tokens = step_tokens
         self._stall_s = stall_s
-        self._reusable = reusable or (lambda prompt: 0)
+        self._reusable = reusable or (lambda generation: 0)
+        self._admits = admits or (lambda generation, running: True)
         self._waiting: deque[Generation] = deque()
         self._running: list[Generation] = []
         self._prompt: Generation | None = None
@@ -213,7 +219,9 @@ class Scheduler:
         length = self._length_with(going)
         if self._space.rows_of(length) <= len(self._running):
             return None
-        reused = self._reusable(going.prompt)
+        if not self._admits(going, self._running):
+            return None
+        reused = self._reusable(going)
         stop = self._cut(going, reused)
         if stop is None:
             return None

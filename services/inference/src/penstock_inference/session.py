@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import onnxruntime as ort
@@ -18,8 +19,10 @@ _CPU: Final = "CPUExecutionProvider"
 _CUDA_OPTIONS: Final = {"use_tf32": "0"}
 
 
-def open_session(layout: ModelLayout, threads: int, provider: Provider = "cpu") -> Any:
-    """Open the graph; raises ConfigurationError where it cannot be, or not with that provider.
+def open_session(
+    layout: ModelLayout, threads: int, provider: Provider = "cpu", change: Callable[[bytes], bytes] | None = None
+) -> Any:
+    """Open the graph, changed further by `change`; raises ConfigurationError where it cannot be, or not so provided.
 
     With `cuda`, what a caller binds may stay in the host's memory: it is copied with each pass.
     """
@@ -37,7 +40,10 @@ def open_session(layout: ModelLayout, threads: int, provider: Provider = "cpu") 
     options.log_severity_level = 3
     providers: list[Any] = [(CUDA, _CUDA_OPTIONS), _CPU] if provider == "cuda" else [_CPU]
     try:
-        graph = choosing(layout.graph.read_bytes(), layout.logits)
+        exported = layout.graph.read_bytes()
+        graph = choosing(exported, layout.logits)
+        if change is not None:
+            graph = change(graph or exported)
         session = ort.InferenceSession(graph or str(layout.graph), options, providers=providers)
     except Exception as error:  # the library's errors share no base below Exception
         raise ConfigurationError(

@@ -50,3 +50,9 @@ class Settings(ServedModel, UnorderedSettings):
     inference_prefix_mib: Annotated[int, Field(ge=0)] = Field(
         default=64, description="Most MiB, besides, for beginnings of prompts that later ones may share; 0 for none."
     )
+    inference_adapters: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=4, description="Most LoRA adapters in memory; requests for more wait until one is in no use. 0: none."
+    )
+    inference_adapter_rank: Annotated[int, Field(ge=1, le=1_024)] = Field(
+        default=64, description="Most rank of an adapter; one above it is refused."
+    )

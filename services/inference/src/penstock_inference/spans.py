@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
+from penstock.contracts.adapters import ADAPTER, ADAPTER_DIGEST
 from penstock.contracts.events import Completion, GenerationParameters
 from penstock_inference.backend import Provenance
 
 OPERATION: Final = "chat"
 PROVIDER: Final = "penstock"
 
+_ADAPTER: Final = {ADAPTER: "penstock.adapter", ADAPTER_DIGEST: "penstock.adapter.digest"}
+"""Of the event's versions -> as an attribute; the conventions have none."""
+
 _tracer = trace.get_tracer("penstock.inference")
 
 
-def open_chat(parent: Span, parameters: GenerationParameters) -> Span:
-    """Start the span of one generation, the child of the record's `process` span."""
+def open_chat(parent: Span, parameters: GenerationParameters, versions: Mapping[str, str]) -> Span:
+    """Start the span of one generation, the child of the record's `process` span; `versions` are the event's."""
     attributes: dict[str, str | int | float] = {
         "gen_ai.operation.name": OPERATION,
         "gen_ai.provider.name": PROVIDER,
@@ -28,6 +33,9 @@ def open_chat(parent: Span, parameters: GenerationParameters) -> Span:
     }
     if parameters.seed is not None:
         attributes["gen_ai.request.seed"] = parameters.seed
+    for name, attribute in _ADAPTER.items():
+        if name in versions:
+            attributes[attribute] = versions[name]
     return _tracer.start_span(
         f"{OPERATION} {parameters.model}",
         context=trace.set_span_in_context(parent),

@@ -126,7 +126,7 @@ class SwitchingBackend:
         with self._lock:
             loaded.idle_since = self._monotonic()
             self._loaded.append(loaded)
-            self._wanted.discard(loaded.prompts)
+            self._wanted = {prompts for prompts in self._wanted if not prompts.suit(loaded.prompts)}
             if promoted:
                 self._current.idle_since = self._monotonic()
                 self._current = loaded
@@ -155,7 +155,7 @@ class SwitchingBackend:
                 for loaded in self._loaded
                 if loaded is not self._current
                 and not loaded.keys
-                and (loaded.prompts == self._current.prompts or now - loaded.idle_since >= self._linger_s)
+                and (loaded.prompts.alike(self._current.prompts) or now - loaded.idle_since >= self._linger_s)
             ]
             self._loaded = [loaded for loaded in self._loaded if loaded not in gone]
         return [loaded.reference for loaded in gone]
@@ -164,14 +164,20 @@ class SwitchingBackend:
 
     def _for(self, prompts: Prompts | None) -> Loaded | None:
         """The model for a prompt; None where it must be loaded first, which is then wanted."""
-        if prompts is None or prompts == self._current.prompts:
+        if prompts is None or prompts.suit(self._current.prompts):
             return self._current
         for loaded in reversed(self._loaded):
-            if loaded.prompts == prompts:
+            if prompts.suit(loaded.prompts):
                 return loaded
         if prompts not in self._unknown:
             self._wanted.add(prompts)
             return None
+        if prompts.model is not None:
+            raise StageError(
+                "the request asks for an adapter whose base model is not in the registry any more",
+                code="adapter_of_another_model",
+                field="model",
+            )
         if prompts.tokenizer == self._current.prompts.tokenizer:
             return self._current  # another template around the same tokens
         raise StageError(

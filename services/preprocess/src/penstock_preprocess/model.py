@@ -7,7 +7,8 @@ interest here: that is inference.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +31,13 @@ class PromptModel:
     context_tokens: int
     also: tuple[str, ...] = ()
     """Other names that requests may give it."""
+    adapters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Names of its adapters -> the versions that an event has for one."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All its names, its own first, each once."""
-        return tuple(dict.fromkeys((self.name, *self.also)))
+        """All its names, its own first, then its adapters', each once."""
+        return tuple(dict.fromkeys((self.name, *self.also, *self.adapters)))
 
     @classmethod
     def from_folder(cls, folder: Path, name: str | None = None, *, also: tuple[str, ...] = ()) -> PromptModel:

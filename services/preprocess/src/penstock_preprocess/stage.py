@@ -182,6 +182,7 @@ class PreprocessStage(PerRecord):
             output=_output(request),
         )
         versions = {"tokenizer": model.tokenizer.digest, "chat-template": model.template.digest}
+        versions.update(model.adapters.get(named, {}))
         context = context.having(versions={**context.versions, **versions})
         context = self._granted(context, input_tokens + parameters.max_tokens * (parameters.n or 1), now_ms)
         return RequestPreprocessed(

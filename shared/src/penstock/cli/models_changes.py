@@ -18,7 +18,12 @@ from penstock.models.aliases import CHAMPION
 from penstock.models.facts import Given
 from penstock.models.manifest import UNKNOWN, Evaluation, Manifest
 
-Alias = Annotated[str, typer.Option("--as", metavar="ALIAS", help="Such as `canary`; else the one that serves all.")]
+Alias = Annotated[
+    str | None,
+    typer.Option(
+        "--as", metavar="ALIAS", help="Such as `canary`; else the one that serves all, an adapter's its name."
+    ),
+]
 AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="Such as `canary`.")]
 
 
@@ -27,7 +32,7 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
         str,
         typer.Argument(
             metavar="DIR|hub:ORG/NAME[@REV]",
-            help="A folder of the onnxruntime-genai builder or of Hugging Face, or a model on the hub.",
+            help="A folder of the onnxruntime-genai builder, of Hugging Face or of a PEFT adapter, or one on the hub.",
         ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="The model's name; else the folder's.")] = None,
@@ -55,6 +60,9 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Keep a Hugging Face folder as it is; it cannot serve.")
     ] = False,
+    adapter_of: Annotated[
+        str | None, typer.Option("--adapter-of", metavar="MODEL", help="It is a LoRA adapter of this model.")
+    ] = None,
     hub_endpoint: Annotated[
         str, typer.Option("--hub-endpoint", envvar="PENSTOCK_HUB_ENDPOINT", metavar="URL", help="The hub's address.")
     ] = ENDPOINT,
@@ -70,7 +78,10 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
     From the hub only what is named is fetched, of one commit, each file checked by its digest; a cut download goes on
     where it ended. A token is read from HF_TOKEN.
 
-    Examples: `penstock models add ./my-model`, `penstock models add hub:ORG/NAME@v1.0 --name support --precision int8`
+    A LoRA adapter in a folder of PEFT's is added with the model it belongs to, which it is checked against.
+
+    Examples: `penstock models add ./my-model`, `penstock models add hub:ORG/NAME@v1.0 --name support --precision int8`,
+    `penstock models add ./tone --adapter-of support`
     """
     given = Given(
         licence=licence,
@@ -80,7 +91,7 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
         data=tuple(data or ()),
     )
     registry = open_registry(models_dir)
-    how = How(given, name, precision, as_is)
+    how = How(given, name, precision, as_is, adapter_of)
     if source.startswith(SCHEME):
         from penstock.models.hub import Hub  # noqa: PLC0415  # its client takes 0.1 s to import
 
@@ -110,18 +121,19 @@ def models_add(  # noqa: PLR0917  # a command: its parameters are options
         out.print("kept as it is: add it again without --as-is before it can serve", markup=False)
 
 
-def models_promote(
-    model: Reference, alias: Alias = CHAMPION, models_dir: ModelsDir = None, as_json: Json = False
-) -> None:
+def models_promote(model: Reference, alias: Alias = None, models_dir: ModelsDir = None, as_json: Json = False) -> None:
     """Point an alias at a revision. Services that serve the alias take it for new requests, without a restart.
 
-    Requests under way end on the revision they began with. Its files are verified first.
+    Requests under way end on the revision they began with. Its files are verified first. An adapter is promoted under
+    its own name, by which requests ask for it as `model`, or under another.
 
     Examples: `penstock models promote support`, `penstock models promote support@3f2a --as canary`
     """
     registry = open_registry(models_dir)
-    was = registry.aliases().current(alias)
+    before = registry.aliases()
     entry = registry.promote(model, alias)
+    alias = alias or registry.alias_of(entry)
+    was = before.current(alias)
     _warn(entry.manifest)
     _say_moved(alias, was, entry.reference, as_json=as_json)
 

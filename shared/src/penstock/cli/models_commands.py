@@ -60,7 +60,7 @@ def models_list(models_dir: ModelsDir = None, as_json: Json = False) -> None:
         table.add_row(
             printable(manifest.reference),
             Text(", ".join(aliases_of(entry, aliases)), style="green"),
-            manifest.format,
+            manifest.format if manifest.adapter is None else f"lora of {printable(manifest.adapter.base)}",
             printable(manifest.quantization),
             str(manifest.context_length),
             Text(printable(licence_line(manifest.licence)), style="yellow" if manifest.licence.restrictions else ""),
@@ -136,6 +136,10 @@ def _facts(entry: Entry, aliases: Aliases) -> Iterator[tuple[str, str]]:
     yield "aliases", ", ".join(aliases_of(entry, aliases)) or "none"
     yield "format", manifest.format
     yield "architecture", manifest.architecture
+    if manifest.adapter is not None:
+        yield "adapter of", f"{manifest.adapter.base}, whose digest in results is {manifest.adapter.base_answers}"
+        yield "rank", f"{manifest.adapter.rank}, scaled by {manifest.adapter.scale:g}"
+        yield "changes", ", ".join(manifest.adapter.targets)
     yield "context", f"{manifest.context_length} tokens"
     yield "weights", f"{manifest.quantization}, {size(manifest.bytes)} in all"
     yield "licence", " ".join(filter(None, (manifest.licence.id, manifest.licence.name, manifest.licence.link)))

@@ -5,6 +5,8 @@ manifest   what a revision says of itself: files with digests, licence, context,
 digests    SHA-256 of files, and the short digest that `versions.model` of a result names
 folders    which files of a folder are taken, and which are refused
 safetensors, onnx    the little that is read of the weights' own files
+projections          the linear layers of a graph, by the names of their modules
+adapters   LoRA adapters: which folders are taken, and whether they fit their base
 licences   what is known of licences that restrict use
 cards      a model card's front matter
 facts      a folder's facts together: context length, weights, chat template, card

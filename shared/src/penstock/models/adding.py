@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from penstock.models import convert, storage
+from penstock.models.adapters import scan_adapter
 from penstock.models.facts import Given
 from penstock.models.folders import scan
 from penstock.models.manifest import Source
@@ -36,6 +37,8 @@ class How:
     """Of the weights, where they are converted."""
     as_is: bool = False
     """Do not convert."""
+    adapter_of: str | None = None
+    """The folder holds an adapter of this model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +66,22 @@ def add_from_hub(registry: Registry, reference: str, how: How, bar: Bar, hub: Hu
         with bar(f"fetching {model.repository}", model.bytes) as progress:
             hub.fetch(model, folder, progress)
         source = Source(kind="hub", location=model.repository, revision=model.commit)
-        named = How(how.given, how.name or model.name, how.precision, how.as_is)
+        named = replace(how, name=how.name or model.name)
         result = _add(registry, folder, named, bar, source)
         shutil.rmtree(folder, ignore_errors=True)
     return Result(result.added, model.left_out, result.unconverted)
 
 
 def _add(registry: Registry, folder: Path, how: How, bar: Bar, source: Source) -> Result:
-    scanned = scan(folder)
+    scanned = scan(folder) if how.adapter_of is None else scan_adapter(folder)
     name = how.name or folder.resolve().name
     size = sum((folder / file).stat().st_size for file in scanned.files)
     absent = convert.missing() if scanned.format == "safetensors" and not how.as_is else []
-    if scanned.format == "onnx-genai" or how.as_is or absent:
+    if scanned.format != "safetensors" or how.as_is or absent:
         with bar(f"adding {name}", size) as progress:
-            added = registry.add(folder, source=source, given=how.given, name=name, progress=progress)
+            added = registry.add(
+                folder, source=source, given=how.given, name=name, adapter_of=how.adapter_of, progress=progress
+            )
         return Result(added, scanned.left_out, tuple(absent))
     registry.check_name(name)
     with storage.partial_folder(registry.root) as partial:

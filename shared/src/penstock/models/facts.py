@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from penstock.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, changes, graph_of
 from penstock.models.cards import Card, read_card
 from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, answers_digest, short
 from penstock.models.errors import ModelRefused
 from penstock.models.folders import HF_CONFIG, TOKENIZER_CONFIG, ModelFolder, chat_template, read_object
 from penstock.models.licences import restrictions_of
-from penstock.models.manifest import UNKNOWN, Evaluation, Licence, Manifest, ModelFile, Source
+from penstock.models.manifest import UNKNOWN, Adapter, Evaluation, Licence, Manifest, ModelFile, Source
 from penstock.models.onnx import weight_type
 from penstock.models.safetensors import tensor_types
 
@@ -41,14 +42,34 @@ class _Declared:
     quantization: str
     tokenizer: str | None = None
     template: str | None = None
+    answers: str | None = None
+    adapter: Adapter | None = None
     card: Card = field(default_factory=Card)
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The revision that an adapter is added for."""
+
+    folder: Path
+    manifest: Manifest
+
+
 def describe(
-    folder: ModelFolder, name: str, digests: Mapping[str, str], *, source: Source, given: Given, added_ms: int
+    folder: ModelFolder,
+    name: str,
+    digests: Mapping[str, str],
+    *,
+    source: Source,
+    given: Given,
+    added_ms: int,
+    base: Base | None = None,
 ) -> Manifest:
-    """The manifest of a folder whose files have these SHA-256 digests; raises ModelRefused naming what is missing."""
-    declared = _declared(folder, digests)
+    """The manifest of a folder whose files have these SHA-256 digests; raises ModelRefused naming what is missing.
+
+    `base` is the model that an adapter belongs to, which it must fit.
+    """
+    declared = _declared(folder, digests) if base is None else _adapter(folder, digests, base)
     card = declared.card
     try:
         return Manifest(
@@ -59,7 +80,8 @@ def describe(
             quantization=declared.quantization,
             tokenizer=declared.tokenizer,
             chat_template=declared.template,
-            answers=answers_digest(digests) if folder.format == "onnx-genai" else None,
+            answers=declared.answers,
+            adapter=declared.adapter,
             licence=_licence(card, given),
             base_models=card.base_models,
             evaluations=(*card.evaluations, *given.evaluations),
@@ -105,7 +127,38 @@ def _declared(folder: ModelFolder, digests: Mapping[str, str]) -> _Declared:
         quantization=quantization,
         tokenizer=short(digests[TOKENIZER_FILE]),
         template=short(hashlib.sha256(template[0].encode()).hexdigest()) if template is not None else None,
+        answers=answers_digest(digests) if folder.format == "onnx-genai" else None,
         card=read_card(path),
+    )
+
+
+def _adapter(folder: ModelFolder, digests: Mapping[str, str], base: Base) -> _Declared:
+    """An adapter's facts; those of its base where it has none of its own."""
+    path, of = folder.path, base.manifest
+    if of.format != "onnx-genai" or of.answers is None:
+        raise ModelRefused(
+            f"{of.reference} is {'an adapter itself' if of.adapter else 'not converted'}: name a model that is served"
+        )
+    if of.quantization in ("fp16", "bf16"):
+        raise ModelRefused(f"{of.reference} computes in {of.quantization}; adapters need int4, int8 or fp32 weights")
+    config = LoraConfig.read(path / ADAPTER_CONFIG)
+    made = changes(path, config, graph_of(base.folder))
+    types = Counter(tensor.dtype for change in made for tensor in (change.a, change.b))
+    card = read_card(path)
+    said = (*card.base_models, *([config.base_model[:500]] if config.base_model else []))
+    return _Declared(
+        architecture="lora",
+        context_length=of.context_length,
+        quantization=_TENSOR_NAMES[types.most_common(1)[0][0]],
+        answers=answers_digest(digests, (ADAPTER_CONFIG, ADAPTER_WEIGHTS).__contains__),
+        adapter=Adapter(
+            base=of.reference,
+            base_answers=of.answers,
+            rank=config.rank,
+            scale=config.scale,
+            targets=tuple(sorted({change.module.rpartition(".")[2] for change in made})),
+        ),
+        card=replace(card, base_models=tuple(dict.fromkeys(said))),
     )
 
 

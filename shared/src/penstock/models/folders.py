@@ -27,8 +27,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _TAKEN = (
     *("*.safetensors", "*.onnx", "*.onnx.data", "*.onnx_data", "*.onnx_data_*"),
     *("*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"),
-    *("readme*", "model_card*", "license*", "licence*", "notice*", "use_policy*", "*acceptable_use*"),
 )
+_READ_BY_PEOPLE = ("readme*", "model_card*", "license*", "licence*", "notice*", "use_policy*", "*acceptable_use*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,16 @@ def is_pickle(name: str) -> bool:
 
 def is_taken(name: str) -> bool:
     """Whether a file is one that a loader or a reader of the card needs."""
-    return not is_pickle(name) and any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _TAKEN)
+    return not is_pickle(name) and _matches(name, (*_TAKEN, *_READ_BY_PEOPLE))
+
+
+def is_card(name: str) -> bool:
+    """Whether a file is a card, a licence or a notice."""
+    return not is_pickle(name) and _matches(name, _READ_BY_PEOPLE)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)
 
 
 def refuse_pickles(names: Iterable[str], where: str) -> None:
@@ -107,7 +116,7 @@ def chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> tuple[str, 
 
 def _format(path: Path, names: tuple[str, ...]) -> Format:
     if CONFIG_FILE in names:
-        graph = _graph_name(read_object(path / CONFIG_FILE))
+        graph = graph_name(read_object(path / CONFIG_FILE))
         if PurePath(graph).name != graph:
             raise ModelRefused(f"{path / CONFIG_FILE}: model.decoder.filename is no file name of its own folder")
         for needed in (graph, TOKENIZER_FILE):
@@ -138,7 +147,8 @@ def _format(path: Path, names: tuple[str, ...]) -> Format:
     return "safetensors"
 
 
-def _graph_name(config: dict[str, Any]) -> str:
+def graph_name(config: dict[str, Any]) -> str:
+    """The file of the graph that a builder's configuration names."""
     model = config.get("model")
     decoder = model.get("decoder") if isinstance(model, dict) else None
     name = decoder.get("filename") if isinstance(decoder, dict) else None

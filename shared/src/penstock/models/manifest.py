@@ -22,8 +22,9 @@ UNKNOWN = "unknown"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-Format = Literal["onnx-genai", "safetensors"]
-"""What the onnxruntime-genai builder writes, which is served; a Hugging Face folder, which is converted first."""
+Format = Literal["onnx-genai", "safetensors", "lora"]
+"""What the onnxruntime-genai builder writes, which is served; a Hugging Face folder, which is converted first; an
+adapter, which is served with the model it was made for."""
 
 
 class ModelFile(Contract):
@@ -65,6 +66,20 @@ class Source(Contract):
     """What made the ONNX files of it, where they were made here."""
 
 
+class Adapter(Contract):
+    """Of an adapter: what it belongs to, and how it changes it."""
+
+    base: Line
+    """NAME@REVISION of the model when it was added."""
+    base_answers: Line
+    """That model's `answers`: where they are the same, so is all that the adapter depends on."""
+    rank: Annotated[int, Field(ge=1)]
+    scale: float
+    """What the product of its two matrices is multiplied by: alpha / rank, or alpha / sqrt(rank)."""
+    targets: tuple[Line, ...]
+    """The last parts of the names of the modules that it changes, e.g. `q_proj`."""
+
+
 class Manifest(Contract):
     """A revision's facts and files."""
 
@@ -82,6 +97,7 @@ class Manifest(Contract):
     """Likewise of the chat template."""
     answers: Line | None = None
     """Of a format that is served: the short digest that a result's `versions.model` names."""
+    adapter: Adapter | None = None
     licence: Licence = Licence()
     base_models: tuple[Line, ...] = ()
     """What it was trained from."""

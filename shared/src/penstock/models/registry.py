@@ -24,10 +24,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from penstock.models import storage
+from penstock.models.adapters import scan_adapter
 from penstock.models.aliases import BUILTIN, CHAMPION, Aliases, check_alias
 from penstock.models.digests import sha256_of
 from penstock.models.errors import ModelDamaged, ModelError, ModelRefused, NoSuchModel
-from penstock.models.facts import Given, describe
+from penstock.models.facts import Base, Given, describe
 from penstock.models.folders import ModelFolder, scan
 from penstock.models.manifest import MANIFEST_FILE, NAME_PATTERN, REVISION_DIGITS, Manifest, Source
 
@@ -131,20 +132,34 @@ class Registry:
             raise NoSuchModel(f"no model {reference!r} in {self.root}; see `penstock models list`")
         return max(found, key=lambda entry: entry.manifest.added_ms)
 
+    def adapters(self, answers: str | None) -> dict[str, Entry]:
+        """The adapters that requests may name, of a model of these `answers`: alias -> revision."""
+        found = {}
+        for alias, pointing in self.aliases().aliases.items():
+            if not self._is_adapter(pointing.current.partition("@")[0]):
+                continue
+            entry = self._pointed_at(alias, pointing.current)
+            if entry.manifest.adapter is not None and entry.manifest.adapter.base_answers == answers:
+                found[alias] = entry
+        return found
+
     def name_of(self, reference: str) -> str | None:
         """The model's name in a reference as aliases have it; None where the embedded model is not whole."""
         if reference != BUILTIN:
             return reference.partition("@")[0]
         return self._builtin.resolve().name if self._builtin.is_dir() else None
 
-    def check_name(self, name: str) -> None:
-        """Raise ModelRefused where a name can be no model's here."""
+    def check_name(self, name: str, *, adapter: bool = False) -> None:
+        """Raise ModelRefused where a name can be no model's here, or no adapter's."""
         if re.fullmatch(NAME_PATTERN, name) is None:
             raise ModelRefused(
                 f"{name!r} can be no model's name: letters, digits, `.`, `_` and `-`; give one with --name"
             )
-        if name in (BUILTIN, CHAMPION) or name in self.aliases().aliases:
+        pointing = self.aliases().current(name)
+        if name == BUILTIN or (pointing is not None and not (adapter and pointing.startswith(f"{name}@"))):
             raise ModelRefused(f"{name!r} is an alias; give the model another name with --name")
+        if self._named(name) and self._is_adapter(name) != adapter:
+            raise ModelRefused(f"{name!r} is {'a model' if adapter else 'an adapter'}; take another name with --name")
 
     # --- changing
 
@@ -155,12 +170,17 @@ class Registry:
         source: Source,
         given: Given | None = None,
         name: str | None = None,
+        adapter_of: str | None = None,
         progress: storage.Progress = lambda _: None,
     ) -> Added:
-        """Copy a folder in as a new revision of `name` (the folder's where absent); the same twice changes nothing."""
-        scanned = scan(folder)
+        """Copy a folder in as a new revision of `name` (the folder's where absent); the same twice changes nothing.
+
+        `adapter_of` names the model that a folder with an adapter belongs to.
+        """
+        base = self._base(adapter_of) if adapter_of is not None else None
+        scanned = scan(folder) if base is None else scan_adapter(folder)
         name = name or folder.resolve().name
-        self.check_name(name)
+        self.check_name(name, adapter=base is not None)
         storage.check_room(self.root, sum((folder / file).stat().st_size for file in scanned.files))
         self._sweep()
         with storage.partial_folder(self.root) as partial:
@@ -177,13 +197,18 @@ class Registry:
                 source=source,
                 given=given or Given(),
                 added_ms=time.time_ns() // 1_000_000,
+                base=base,
             )
             storage.write_whole(partial / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
             with storage.locked(self.root):
                 return self._put_in_place(partial, manifest)
 
+    def _base(self, reference: str) -> Base:
+        entry = self.find(reference)
+        return Base(entry.folder, entry.manifest)
+
     def _put_in_place(self, partial: Path, manifest: Manifest) -> Added:
-        self.check_name(manifest.name)
+        self.check_name(manifest.name, adapter=manifest.adapter is not None)
         place = self._place(manifest.name, manifest.revision)
         there = self._read(place)
         if there is not None:
@@ -204,13 +229,21 @@ class Registry:
         storage.sync_folder(place.parent)
         return Added(Entry(place / FILES, manifest), new=True)
 
-    def promote(self, reference: str, alias: str = CHAMPION) -> Entry:
-        """Point an alias at a revision whose files are whole and of a format that is served."""
-        check_alias(alias)
+    def promote(self, reference: str, alias: str | None = None) -> Entry:
+        """Point an alias at a revision whose files are whole and of a format that is served.
+
+        Without one it is `champion`, and for an adapter its own name, by which requests ask for it.
+        """
         with storage.locked(self.root):
-            entry = self.find(reference)
-            if (self.root / REVISIONS / alias).exists():
-                raise ModelRefused(f"{alias!r} is a model's name: take another alias")
+            # an adapter's own name means its newest revision here, not the one that it points at
+            entry = self._search(reference, reference, None) if self._is_adapter(reference) else self.find(reference)
+            adapter = entry.manifest.adapter is not None
+            alias = alias or self.alias_of(entry)
+            if not (adapter and alias == entry.manifest.name):
+                check_alias(alias)
+                if (self.root / REVISIONS / alias).exists():
+                    raise ModelRefused(f"{alias!r} is a model's name: take another alias")
+            self._check_kind(alias, adapter=adapter)
             if entry.manifest.answers is None:
                 raise ModelRefused(
                     f"{entry.manifest.reference} is a Hugging Face folder, which the inference service cannot run; "
@@ -219,6 +252,19 @@ class Registry:
             check(entry)
             self.aliases().promoted(alias, entry.reference, time.time_ns() // 1_000_000).save(self.root)
         return entry
+
+    def alias_of(self, entry: Entry) -> str:
+        """What a promotion points at it where it names no alias."""
+        return entry.manifest.name if not entry.builtin and entry.manifest.adapter is not None else CHAMPION
+
+    def _check_kind(self, alias: str, *, adapter: bool) -> None:
+        """Raise ModelRefused where an alias of models would point at an adapter, or the reverse."""
+        current = self.aliases().current(alias)
+        if current is not None and self._is_adapter(current.partition("@")[0]) != adapter:
+            raise ModelRefused(
+                f"{alias!r} points at {current}, {'a model' if adapter else 'an adapter'}: take another alias for "
+                f"{'an adapter' if adapter else 'a model'}"
+            )
 
     def rollback(self, alias: str = CHAMPION) -> Entry:
         """Point an alias at what it pointed at before its last promotion."""
@@ -241,6 +287,9 @@ class Registry:
                 raise ModelRefused(
                     f"{entry.reference} is {' and '.join(pointing)}: promote another first, or roll back"
                 )
+            depending = [one.reference for one in self._added() if _belongs(one, entry)]
+            if depending:
+                raise ModelRefused(f"{depending[0]} is an adapter of {entry.reference}: remove it first")
             aliases.forgotten(entry.reference).save(self.root)
             place = entry.folder.parent
             with storage.partial_folder(self.root) as partial:
@@ -250,6 +299,16 @@ class Registry:
         return entry
 
     # --- within
+
+    def _named(self, name: str) -> list[Entry]:
+        found = (self._read(place) for place in (self.root / REVISIONS / name).glob("*"))
+        return [entry for entry in found if entry is not None]
+
+    def _is_adapter(self, name: str) -> bool:
+        """Whether it is an adapter's name: all revisions of a name are of one kind."""
+        return re.fullmatch(NAME_PATTERN, name) is not None and any(
+            entry.manifest.adapter is not None for entry in self._named(name)
+        )
 
     def _place(self, name: str, revision: str) -> Path:
         return self.root / REVISIONS / name / revision
@@ -314,6 +373,10 @@ def _against_sums(entry: Entry) -> list[str]:
         return [f"{SUMS_FILE} cannot be read ({error.strerror})"]
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     return [f"{name} is not the one of {SUMS_FILE}" for name in sorted(listed) if there.get(name) != listed[name]]
+
+
+def _belongs(adapter: Entry, base: Entry) -> bool:
+    return adapter.manifest.adapter is not None and adapter.manifest.adapter.base == base.manifest.reference
 
 
 def check(entry: Entry) -> None:

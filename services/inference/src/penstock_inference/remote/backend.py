@@ -17,6 +17,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from penstock.contracts.errors import StageError
 from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.remote.answers import Answers, input_tokens_of
 from penstock_inference.remote.budgets import Book, Spending
@@ -62,6 +63,13 @@ class RemoteBackend:
         """Send a request; an estimate of its prompt's tokens, which the last piece corrects."""
         if request.key in self._running:
             raise ValueError(f"key {request.key} is running already")
+        if request.adapter is not None:
+            raise StageError(
+                "the request asks for an adapter of the registry, which servers do not have; name a model of theirs",
+                code="unknown_adapter",
+                field="model",
+                limit="none",
+            )
         check(request.parameters)
         messages_of(request.prompt)
         self._running[request.key] = [

@@ -21,6 +21,7 @@ from penstock_inference.local import LocalBackend
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.scheduler import GRID
 
+BIASED = TINY.with_name("equality") / "qwen2"
 TEXTS = ("the model", "a prompt", "gives the answer which is then recorded as it came", "x")
 
 
@@ -101,7 +102,7 @@ def _rounded(matrix: np.ndarray) -> np.ndarray:
     return ((matrix.view(np.uint32) >> 16) << 16).view(np.float32)
 
 
-@pytest.mark.parametrize("folder", [TINY, SHIPPED], ids=["float32", "int8"])
+@pytest.mark.parametrize("folder", [TINY, SHIPPED, BIASED], ids=["float32", "int8", "biases"])
 def test_without_an_adapter_all_is_as_before_bit_for_bit(folder: Path) -> None:
     layout = ModelLayout.read(folder)
     plain, ours = OnnxRunner(layout, Limits(rows=4)), OnnxRunner(layout, Limits(rows=4))
@@ -251,3 +252,32 @@ def test_an_adapter_that_is_no_number_is_damaged(registry: Registry, tmp_path: P
     assert isinstance(fault.value.cause, StageError)
     assert fault.value.cause.code == "adapter_damaged"
     assert not ours.step()
+
+
+def test_a_wider_adapter_that_joins_leaves_the_rows_as_they_are(registry: Registry, tmp_path: Path) -> None:
+    narrow, wide = (add(registry, adapter(tmp_path / f"a{rank}", rank=rank, seed=rank)) for rank in (2, 16))
+    asked = [request(1, "the model", narrow, 30), request(2, "a prompt", wide, 12), request(3, "x", narrow, 9)]
+    alone = backend(registry, rows=1)
+    expected = {each.key: answers(alone, [each])[each.key] for each in asked}
+    ours = backend(registry)
+    ours.add(asked[0])
+    texts = dict.fromkeys(expected, "")
+    for late in (*asked[1:], None):
+        for _ in range(6):
+            for piece in ours.step():
+                texts[piece.key] += piece.text
+        if late is not None:
+            ours.add(late)
+    assert {key: texts[key] + rest for key, rest in {**dict.fromkeys(expected, ""), **finish(ours)}.items()} == expected
+
+
+def test_a_slot_that_was_widened_and_filled_anew_gives_the_new_adapters_answers(
+    registry: Registry, tmp_path: Path
+) -> None:
+    ranks = {"narrow": 2, "wide": 16, "other": 2}
+    entries = [add(registry, adapter(tmp_path / name, rank=rank, seed=len(name))) for name, rank in ranks.items()]
+    asked = [request(1, "the model", entry, 16) for entry in entries]
+    expected = [answers(backend(registry, rows=1), [each]) for each in asked]
+    ours = backend(registry, adapters=2)
+    assert [answers(ours, [each]) for each in asked] == expected
+    assert len({answer[1] for answer in expected}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -151,7 +152,7 @@ def test_every_plan_is_sound_and_all_work_ends(case: Case) -> None:
     space = Space(case.rows, case.tokens, 256)
     generations = [of(key, *each, frozenset({EOS})) for key, each in enumerate(case.work)]
     reuse = {tuple(each.prompt): case.reusable(each) for each in generations}
-    scheduler = Scheduler(space, step_tokens=case.step_tokens, reusable=lambda prompt: reuse[tuple(prompt)])
+    scheduler = Scheduler(space, step_tokens=case.step_tokens, reusable=lambda each: reuse[tuple(each.prompt)])
     cache, watch = Cache(space), Watch(case.step_tokens)
     for each in generations:
         if each.key not in case.late:
@@ -306,3 +307,35 @@ def test_clear_forgets_all_and_cuts_the_pool_anew() -> None:
     plan = scheduler.plan()
     assert plan is not None
     assert plan.row_length == 64
+
+
+def test_what_may_not_join_yet_waits_and_nothing_overtakes_it() -> None:
+    asked: list[tuple[int, list[int]]] = []
+
+    def admits(generation: Generation, running: Sequence[Generation]) -> bool:
+        asked.append((generation.key, [each.key for each in running]))
+        return generation.key != 1 or not running
+
+    scheduler = Scheduler(Space(4, 1024, 256), admits=admits)
+    generations = [Generation(key, [7] * 5, 3) for key in range(3)]
+    for generation in generations:
+        scheduler.add(generation)
+    plans = drive(scheduler, Cache(Space(4, 1024, 256)))
+    assert [[each.key for each in plan.generations] for plan in plans if plan.kind == "prefill"] == [[0], [1], [2]]
+    assert (1, [0]) in asked
+    assert (2, [0]) not in asked
+    assert all(len(each.tokens) == 3 for each in generations)
+
+
+def test_what_is_ended_when_it_is_asked_about_is_passed_over() -> None:
+    def admits(generation: Generation, running: Sequence[Generation]) -> bool:
+        if generation.key == 0:
+            generation.finished = "cancelled"
+        return generation.key != 0
+
+    scheduler = Scheduler(Space(2, 512, 256), admits=admits)
+    generations = [Generation(key, [7] * 5, 3) for key in range(2)]
+    for generation in generations:
+        scheduler.add(generation)
+    assert scheduler.plan() is None
+    assert [plan.generations for plan in drive(scheduler, Cache(Space(2, 512, 256)))] == [(generations[1],)] * 3

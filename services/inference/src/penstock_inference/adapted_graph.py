@@ -60,9 +60,8 @@ def adapted(model: bytes, layers: Sequence[Projection]) -> bytes:
 
 def _graph(graph: memoryview, layers: Sequence[Projection], numbers: dict[str, int]) -> Iterator[bytes | memoryview]:
     for part in fields(graph):
-        number = (
-            next((numbers[name] for name in _outputs(part) if name in numbers), None) if part.number == NODE else None
-        )
+        made = _outputs(part) if part.number == NODE else ()
+        number = next((numbers[name] for name in made if name in numbers), None)
         if number is None:
             yield part.raw
             continue

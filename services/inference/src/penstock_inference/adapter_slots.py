@@ -19,6 +19,8 @@ from penstock.models.projections import Projection
 from penstock_inference.adapted_graph import a_of, b_of
 
 Matrix = npt.NDArray[np.float32]
+Inputs = list[tuple[str, Any]]
+"""Names of a session's inputs, and their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class _Kind:
     stride: int = 0
     a: dict[int, Matrix] = field(default_factory=dict)
     b: dict[int, Matrix] = field(default_factory=dict)
-    values: dict[tuple[int, int], list[tuple[str, Any]]] = field(default_factory=dict)
+    values: dict[tuple[int, int], Inputs] = field(default_factory=dict)
     """Lines first..end-1 of all layers, as the session takes them."""
 
 
@@ -120,8 +122,11 @@ class AdapterSlots:
                     mask[row, 0, start : start + slot.lines[kind]] = 1
             yield kind, (first, end), mask
 
-    def values(self, kind: str, lines: tuple[int, int]) -> list[tuple[str, Any]]:
-        """The inputs of all layers of a kind for a range of lines, which borrow the arrays' memory."""
+    def values(self, kind: str, lines: tuple[int, int]) -> Inputs:
+        """The inputs of all layers of a kind for a range of lines, which borrow the arrays' memory.
+
+        The same list until these arrays are replaced.
+        """
         held = self._kinds[kind]
         if lines not in held.values:
             first, end = lines

@@ -19,7 +19,7 @@ from penstock.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Change, Lo
 from penstock.models.errors import ModelError
 from penstock.models.registry import Entry, Registry, check
 from penstock.models.safetensors import Tensor
-from penstock_inference.adapter_slots import LayerChange, Matrix
+from penstock_inference.adapter_slots import AdapterSlots, LayerChange, Matrix
 from penstock_inference.runner import OnnxRunner
 
 _log = structlog.get_logger()

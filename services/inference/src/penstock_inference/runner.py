@@ -24,7 +24,7 @@ import onnxruntime as ort
 from penstock.contracts.errors import ConfigurationError
 from penstock.models.projections import projections
 from penstock_inference.adapted_graph import adapted, rows_of
-from penstock_inference.adapter_slots import AdapterSlots
+from penstock_inference.adapter_slots import AdapterSlots, Inputs
 from penstock_inference.engine import Logits
 from penstock_inference.head import POSITIONS
 from penstock_inference.layout import ModelLayout
@@ -103,7 +103,7 @@ class OnnxRunner:
             )
         self.memory_bytes = logits + token * self.cache_tokens
         self._pool = np.zeros((layout.layers, 2, self.cache_tokens * layout.kv_heads * layout.head_size), cache_type)
-        self._bindings: dict[tuple[int, int], tuple[Any, list[Any], dict[str, tuple[int, int]]]] = {}
+        self._bindings: dict[tuple[int, int], tuple[Any, list[Any], dict[str, Inputs]]] = {}
         self._cache = self._cut(self.context_length)
 
     def adapt(self, slots: int) -> AdapterSlots:
@@ -194,10 +194,11 @@ class OnnxRunner:
         if self.adapters is not None:
             for kind, lines, mask in self.adapters.feeds(rows):
                 feeds[rows_of(kind)] = mask
-                if bound.get(kind) != lines:
-                    for name, value in self.adapters.values(kind, lines):
-                        binding.bind_ortvalue_input(name, value)
-                    bound[kind] = lines
+                matrices = self.adapters.values(kind, lines)
+                if bound.get(kind) is not matrices:
+                    for name, matrix in matrices:
+                        binding.bind_ortvalue_input(name, matrix)
+                    bound[kind] = matrices
         # the values only borrow the arrays' memory: both stay referenced until the pass is over
         values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(feed)) for name, feed in feeds.items()}
         for name, value in values.items():
@@ -207,10 +208,10 @@ class OnnxRunner:
         self._session.run_with_iobinding(binding)
         return logits.astype(np.float32, copy=False)
 
-    def _binding(self, first: int, end: int) -> tuple[Any, dict[str, tuple[int, int]]]:
+    def _binding(self, first: int, end: int) -> tuple[Any, dict[str, Inputs]]:
         """The binding of a range of rows, made once: past and present are the same memory.
 
-        With it, which lines of adapters are bound to each kind of layer.
+        With it, the matrices of adapters that are bound to each kind of layer, which it borrows.
         """
         cached = self._bindings.get((first, end))
         if cached is None:

@@ -2,6 +2,7 @@
 
 | module     | holds                                                        |
 | ---------- | ------------------------------------------------------------ |
+| `adapters` | how versions name the adapter of a request                   |
 | `base`     | the frozen base, schema names and versions                   |
 | `request`  | what upstream publishes                                      |
 | `events`   | what passes between the stages                               |

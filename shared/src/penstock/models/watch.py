@@ -44,7 +44,5 @@ class Watch:
     def _find(self) -> Entry:
         entry = self._registry.find(self._reference)
         if entry.known is not None and entry.known.adapter is not None:
-            raise ModelRefused(
-                f"{entry.reference} is an adapter: PENSTOCK_MODEL names the model it belongs to, and requests the adapter"
-            )
+            raise ModelRefused(f"{entry.reference} is an adapter: PENSTOCK_MODEL names its base, and requests name it")
         return entry

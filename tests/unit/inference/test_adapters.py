@@ -281,3 +281,20 @@ def test_a_slot_that_was_widened_and_filled_anew_gives_the_new_adapters_answers(
     ours = backend(registry, adapters=2)
     assert [answers(ours, [each]) for each in asked] == expected
     assert len({answer[1] for answer in expected}) == 3
+
+
+def test_a_graph_that_can_have_no_adapters_fails_their_requests_alone(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = add(registry, adapter(tmp_path / "tone"))
+    ours = backend(registry)
+    expected = answers(ours, [request(1, "the model")])
+    monkeypatch.setattr(ours._runner, "_cache", ours._runner._cache.astype(np.float16))
+    ours.add(request(2, "x", entry))
+    with pytest.raises(RequestFault) as fault:
+        ours.step()
+    assert isinstance(fault.value.cause, StageError)
+    assert (fault.value.key, fault.value.cause.code) == (2, "adapter_unsupported")
+    monkeypatch.undo()
+    ours.cancel(2)
+    assert answers(ours, [request(1, "the model")]) == expected

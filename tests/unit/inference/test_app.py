@@ -97,6 +97,8 @@ def test_targets_that_cannot_work_are_refused_by_the_variables_name(monkeypatch:
         ("INFERENCE_STEP_TOKENS", "31"),
         ("INFERENCE_STALL_MS", "0"),
         ("INFERENCE_PREFIX_MIB", "-1"),
+        ("INFERENCE_ADAPTERS", "-1"),
+        ("INFERENCE_ADAPTER_RANK", "0"),
         ("INFERENCE_ROW", "4"),
     ],
 )

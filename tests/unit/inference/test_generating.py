@@ -28,7 +28,7 @@ from penstock.contracts.events import (
     RequestScreened,
 )
 from penstock_inference import spans
-from penstock_inference.backend import Backend, Piece
+from penstock_inference.backend import Backend, Piece, Prompts
 from penstock_inference.generating import Generating
 
 
@@ -281,6 +281,27 @@ def test_the_chat_span_is_a_client_child_with_the_conventions_attributes(exporte
         "gen_ai.response.finish_reasons": ("length",),
         "gen_ai.response.time_to_first_chunk": pytest.approx(0.25),
     }
+
+
+def test_the_chat_span_names_the_adapter_that_the_event_asks_for(exporter: InMemorySpanExporter) -> None:
+    backend = Scripted()
+    event = event_of(max_tokens=2)
+    versions = {
+        "tokenizer": "t",
+        "adapter": "tone@3f2a91c07d15",
+        "adapter-digest": "sha256:1",
+        "adapter-base": "sha256:2",
+    }
+    bench = Bench(backend)
+    bench.begin(event.having(context=event.context.having(versions=versions)))
+    ((request, _),) = backend.running.values()
+    assert request.adapter == "tone@3f2a91c07d15"
+    assert request.prompts == Prompts("t", None, "sha256:2")
+    while len(bench.generating):
+        bench.generating.step()
+    (span,) = exporter.get_finished_spans()
+    told = span.attributes or {}
+    assert (told["penstock.adapter"], told["penstock.adapter.digest"]) == ("tone@3f2a91c07d15", "sha256:1")
 
 
 @pytest.mark.parametrize(

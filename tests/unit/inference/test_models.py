@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.support.adapters import adapter
 from tests.support.generation import event_of
 from tests.support.models import SHIPPED, tiny
 from tests.support.stack import wait_until
@@ -139,6 +141,43 @@ def test_an_unreadable_registry_is_survived(registry: Registry, tmp_path: Path) 
         aliases.unlink()
         wait_until(lambda: outcomes.count("loaded") == 2, "the embedded model")
         assert answer(models, 2) == registry.find("builtin").manifest.answers
+
+
+def test_an_adapter_is_no_model_to_serve(registry: Registry, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "tone", SHIPPED)
+    registry.add(folder, source=Source(kind="folder", location="x"), adapter_of="builtin")
+    with (
+        pytest.raises(ConfigurationError, match="is an adapter: PENSTOCK_MODEL names its base"),
+        following(registry, reference="tone"),
+    ):
+        pass
+
+
+def test_a_request_for_an_adapter_waits_for_its_base_where_another_was_promoted(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Both bases have one tokenizer and one template, so that these alone would not tell."""
+    here = Source(kind="folder", location="x")
+    first, second = add(registry, tiny(tmp_path / "a")), add(registry, tiny(tmp_path / "b", context_length=128))
+    tone = registry.add(adapter(tmp_path / "tone"), source=here, adapter_of="a").entry
+    registry.promote(second.reference)
+    with following(registry, partial(OPEN, registry=registry)) as (models, _):
+        event = event_of(text="a", max_tokens=3)
+        wanted = replace(prompts_of(first), model=first.manifest.answers)
+        asked = GenerationRequest(1, event.prompt, event.parameters, 0, prompts=wanted, adapter=tone.reference)
+
+        def taken() -> bool:
+            try:
+                models.backend.add(asked)
+            except Overloaded:
+                return False
+            return True
+
+        wait_until(taken, "the base to be loaded")
+        pieces = [piece for _ in range(50) for piece in models.backend.step()]
+        assert pieces[-1].provenance is not None
+        assert pieces[-1].provenance.versions["model"] == first.manifest.answers
+        assert answer(models, 2) == second.manifest.answers
 
 
 def test_closing_ends_the_thread(registry: Registry) -> None:

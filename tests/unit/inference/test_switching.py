@@ -190,6 +190,7 @@ def test_a_request_for_an_adapter_goes_to_the_model_that_the_adapter_belongs_to(
     assert (put_off.value.code, backend.wanted()) == ("model_loading", [Prompts("t1", "c1", "old")])
     backend.take(Loaded("old", Named("old"), Prompts("t1", "c1", "old")), promoted=False)
     assert backend.wanted() == []
+    assert backend.retire() == []
     backend.add(request(5, Prompts("t1", "c1", "old")))
     assert run(backend) == {5: "old"}
 

@@ -27,6 +27,8 @@ class Loaded:
     prompts: Prompts
     keys: set[int] = field(default_factory=set)
     idle_since: float = 0.0
+    recalled: bool = False
+    """Whether it was loaded for requests that are still to come."""
 
 
 class SwitchingBackend:
@@ -125,6 +127,7 @@ class SwitchingBackend:
         """Another model runs; new requests go to it where it was promoted."""
         with self._lock:
             loaded.idle_since = self._monotonic()
+            loaded.recalled = not promoted
             self._loaded.append(loaded)
             self._wanted = {prompts for prompts in self._wanted if not prompts.suit(loaded.prompts)}
             if promoted:
@@ -149,13 +152,17 @@ class SwitchingBackend:
         One whose prompts the promoted model takes goes at once, others after their time.
         """
         now = self._monotonic()
+
+        def superseded(loaded: Loaded) -> bool:
+            return loaded.prompts.alike(self._current.prompts) and not loaded.recalled
+
         with self._lock:
             gone = [
                 loaded
                 for loaded in self._loaded
                 if loaded is not self._current
                 and not loaded.keys
-                and (loaded.prompts.alike(self._current.prompts) or now - loaded.idle_since >= self._linger_s)
+                and (superseded(loaded) or now - loaded.idle_since >= self._linger_s)
             ]
             self._loaded = [loaded for loaded in self._loaded if loaded not in gone]
         return [loaded.reference for loaded in gone]

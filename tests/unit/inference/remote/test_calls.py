@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -235,3 +236,11 @@ def test_a_server_that_is_not_there_is_a_failed_connection(one: ChatServer) -> N
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_s(headers, 1_000_000) == seconds
+
+
+def test_an_adapter_of_the_registry_is_refused_not_answered_without_it(one: ChatServer) -> None:
+    asked = replace(request_of(), adapter="tone@3f2a91c07d15")
+    with bench(target("one", one)) as at, pytest.raises(StageError) as refused:
+        at.add(asked)
+    assert (refused.value.code, refused.value.field) == ("unknown_adapter", "model")
+    assert not one.seen

@@ -192,8 +192,8 @@ class OnnxRunner:
         logits = np.empty((rows, steps, self.vocabulary_size), self._logits_type)
         binding, bound = self._binding(first, first + rows)
         if self.adapters is not None:
-            for kind, lines, mask in self.adapters.feeds(rows):
-                feeds[rows_of(kind)] = mask
+            for kind, lines, taken in self.adapters.feeds(rows):
+                feeds[rows_of(kind)] = taken
                 matrices = self.adapters.values(kind, lines)
                 if bound.get(kind) is not matrices:
                     for name, matrix in matrices:

@@ -223,7 +223,7 @@ def test_a_damaged_adapter_fails_its_request_alone(registry: Registry, tmp_path:
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     ours = backend(registry)
     expected = answers(ours, [request(1, "the model", good), request(2, "a prompt")])
-    for key, entry in ((1, good), (3, bad), (2, None)):
+    for key, entry in ((1, good), (3, bad), (4, bad), (2, None)):
         ours.add(request(key, "a prompt" if key == 2 else "the model", entry))
     texts: dict[int, str] = {}
     faults = []
@@ -239,7 +239,7 @@ def test_a_damaged_adapter_fails_its_request_alone(registry: Registry, tmp_path:
             break
         for piece in step:
             texts[piece.key] = texts.get(piece.key, "") + piece.text
-    assert (texts, faults) == (expected, [(3, "adapter_damaged")])
+    assert (texts, faults) == (expected, [(3, "adapter_damaged"), (4, "adapter_damaged")])
 
 
 def test_an_adapter_that_is_no_number_is_damaged(registry: Registry, tmp_path: Path) -> None:

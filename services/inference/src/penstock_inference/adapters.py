@@ -72,7 +72,7 @@ class Adapters:
     def admit(self, adapter: str | None, running: Collection[str | None]) -> bool:
         """Have an adapter in memory for a row beside those that run; False where all slots are theirs.
 
-        Raises StageError where its files are not whole, or the model's graph can have none.
+        Raises StageError where it or its files are not what was added, or the model's graph can have none.
         """
         if adapter is None:
             return True
@@ -81,6 +81,7 @@ class Adapters:
             return True
         if not slots.room(running):
             return False
+        self.find(adapter)
         entry = self._found[adapter]
         try:
             check(entry)

@@ -101,10 +101,11 @@ class Aliases(Contract):
         return self._changed(alias, Alias(current=now, before=tuple(before)), change)
 
     def forgotten(self, reference: str) -> Aliases:
-        """Without a revision among what rollbacks go back to."""
+        """Without a revision among what rollbacks go back to, and without aliases that point at it."""
         kept = {
             name: alias.having(before=tuple(one for one in alias.before if one != reference))
             for name, alias in self.aliases.items()
+            if alias.current != reference
         }
         return self.having(aliases=kept)
 

@@ -276,13 +276,21 @@ class Registry:
         return entry
 
     def remove(self, reference: str) -> Entry:
-        """Delete a revision that no alias points at; rollbacks go past it."""
+        """Delete a revision that no alias points at; rollbacks go past it.
+
+        An alias of an adapter that pointed at nothing before goes with it: nothing is left to serve under that name.
+        """
         with storage.locked(self.root):
             entry = self.find(reference)
             if entry.builtin:
                 raise ModelRefused("the built-in model is part of the release and cannot be removed")
             aliases = self.aliases()
-            pointing = sorted(name for name, alias in aliases.aliases.items() if alias.current == entry.reference)
+            adapter = entry.manifest.adapter is not None
+            pointing = sorted(
+                name
+                for name, alias in aliases.aliases.items()
+                if alias.current == entry.reference and not (adapter and not alias.before)
+            )
             if pointing:
                 raise ModelRefused(
                     f"{entry.reference} is {' and '.join(pointing)}: promote another first, or roll back"

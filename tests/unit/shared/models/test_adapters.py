@@ -121,6 +121,21 @@ def test_a_base_is_removed_after_its_adapters(registry: Registry, tmp_path: Path
         registry.find("tone")
 
 
+def test_an_adapter_is_taken_out_of_service_by_removing_it(registry: Registry, tmp_path: Path) -> None:
+    answers = registry.find("tiny").manifest.answers
+    first, second = (add(registry, adapter(tmp_path / str(seed) / "tone", seed=seed)) for seed in (1, 2))
+    registry.promote(first.reference)
+    registry.promote(second.reference)
+    with pytest.raises(ModelRefused, match="promote another first, or roll back"):
+        registry.remove(second.reference)
+    registry.rollback("tone")
+    registry.remove(second.reference)
+    assert registry.adapters(answers) == {"tone": first}
+    registry.remove(first.reference)
+    assert registry.adapters(answers) == {}
+    assert registry.aliases().current("tone") is None
+
+
 def test_a_base_that_is_none_or_not_converted_is_refused(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(NoSuchModel):
         add(registry, adapter(tmp_path / "a"), "nothing")

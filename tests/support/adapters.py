@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tests.support.models import TINY, safetensors, tiny
+from tests.support.models import TINY, safetensors
 
 from penstock.models.projections import projections
 from penstock.models.protobuf import fields, varints
@@ -63,13 +63,12 @@ def adapter(target: Path, base: Path = TINY, rank: int = 4, seed: int = 1, **giv
     return peft(target, matrices(base, rank, seed, targets, size), rank, **given)
 
 
-def merged(target: Path, pairs: Pairs, scale: float) -> Path:
-    """A copy of the tiny model whose weights have the adapter in them."""
-    tiny(target)
-    shutil.copy(TINY / "model.onnx.data", target / "model.onnx.data")
+def merged(target: Path, pairs: Pairs, scale: float, base: Path = TINY) -> Path:
+    """A copy of a model of float32 weights that have the adapter in them."""
+    shutil.copytree(base, target)
     data = bytearray((target / "model.onnx.data").read_bytes())
-    weights = _weights(TINY / "model.onnx")
-    for layer in projections(TINY / "model.onnx"):
+    weights = _weights(base / "model.onnx")
+    for layer in projections(base / "model.onnx"):
         block = "attn" if "self_attn" in next(iter(layer.parts)) else "mlp"
         at, shape = weights[f"model.layers.{layer.layer}.{block}.{layer.kind}.MatMul.weight"]
         assert shape == (layer.inputs, layer.outputs)

@@ -15,6 +15,7 @@ from penstock.contracts.errors import StageError
 from penstock.models.manifest import Source
 from penstock.models.registry import Entry, Registry
 from penstock_inference.adapter_slots import AdapterSlots
+from penstock_inference.adapters import read
 from penstock_inference.backend import GenerationRequest, RequestFault
 from penstock_inference.layout import ModelLayout
 from penstock_inference.local import LocalBackend
@@ -100,6 +101,22 @@ def test_an_adapter_gives_the_answers_of_the_merged_model_alone_and_beside_other
 
 def _rounded(matrix: np.ndarray) -> np.ndarray:
     return ((matrix.view(np.uint32) >> 16) << 16).view(np.float32)
+
+
+def test_a_layer_with_a_bias_is_adapted_as_the_merged_model_has_it(registry: Registry, tmp_path: Path) -> None:
+    pairs = matrices(BIASED, 4, 1)
+    registry.add(BIASED, source=Source(kind="folder", location="x"), name="biased")
+    entry = add(registry, peft(tmp_path / "tone", pairs, 4), "biased")
+    whole = OnnxRunner(ModelLayout.read(merged(tmp_path / "merged", pairs, 2.0, BIASED)), Limits(rows=2))
+    ours = OnnxRunner(ModelLayout.read(BIASED), Limits(rows=2))
+    slots = ours.adapt(1)
+    prompt = list(range(5, 45))
+    before = ours.prefill(0, 0, prompt).copy()
+    slots.put("tone", list(read(entry.folder, ours.graph)), ())
+    slots.use(["tone"])
+    logits, expected = ours.prefill(0, 0, prompt), whole.prefill(0, 0, prompt)
+    assert np.abs(logits - before).max() > 0.1
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("folder", [TINY, SHIPPED, BIASED], ids=["float32", "int8", "biases"])

@@ -132,7 +132,7 @@ def models_promote(model: Reference, alias: Alias = None, models_dir: ModelsDir 
     registry = open_registry(models_dir)
     before = registry.aliases()
     entry = registry.promote(model, alias)
-    alias = alias or registry.alias_of(entry)
+    alias = registry.alias_of(entry) if alias is None else alias
     was = before.current(alias)
     _warn(entry.manifest)
     _say_moved(alias, was, entry.reference, as_json=as_json)

@@ -238,7 +238,7 @@ class Registry:
             # an adapter's own name means its newest revision here, not the one that it points at
             entry = self._search(reference, reference, None) if self._is_adapter(reference) else self.find(reference)
             adapter = entry.manifest.adapter is not None
-            alias = alias or self.alias_of(entry)
+            alias = self.alias_of(entry) if alias is None else alias
             if not (adapter and alias == entry.manifest.name):
                 check_alias(alias)
                 if (self.root / REVISIONS / alias).exists():

@@ -74,7 +74,7 @@ def _add(registry: Registry, folder: Path, how: How, bar: Bar, source: Source) -
     name = how.name or folder.resolve().name
     size = sum((folder / file).stat().st_size for file in scanned.files)
     absent = convert.missing() if scanned.format == "safetensors" and not how.as_is else []
-    if scanned.format == "onnx-genai" or how.as_is or absent:
+    if scanned.format != "safetensors" or how.as_is or absent:
         with bar(f"adding {name}", size) as progress:
             added = registry.add(folder, source=source, given=how.given, name=name, progress=progress)
         return Result(added, scanned.left_out, tuple(absent))

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from penstock.models.cards import Card, read_card
-from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, answers_digest, short
+from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, answers_digest, encoder_digest, short
 from penstock.models.errors import ModelRefused
 from penstock.models.folders import HF_CONFIG, TOKENIZER_CONFIG, ModelFolder, chat_template, read_object
 from penstock.models.licences import restrictions_of
@@ -60,6 +60,7 @@ def describe(
             tokenizer=declared.tokenizer,
             chat_template=declared.template,
             answers=answers_digest(digests) if folder.format == "onnx-genai" else None,
+            vectors=encoder_digest(digests) if folder.format == "onnx-encoder" else None,
             licence=_licence(card, given),
             base_models=card.base_models,
             evaluations=(*card.evaluations, *given.evaluations),
@@ -98,7 +99,8 @@ def _declared(folder: ModelFolder, digests: Mapping[str, str]) -> _Declared:
         config = read_object(path / HF_CONFIG)
         architecture = config.get("model_type")
         context = _count(config.get("max_position_embeddings"), path / HF_CONFIG, "max_position_embeddings")
-        quantization = _tensors(folder, config)
+        encoder = folder.format == "onnx-encoder"
+        quantization = weight_type(path / "model.onnx") if encoder else _tensors(folder, config)
     return _Declared(
         architecture=architecture if isinstance(architecture, str) and architecture else UNKNOWN,
         context_length=context,

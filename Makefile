@@ -88,6 +88,10 @@ bench: setup ## Inference and anonymize by themselves, beside their peers; each 
 bench-pipeline: setup system ## Messages a second and latency of five hops, beside FastStream and bare clients; last line JSON
 	@$(BIN)/python -m tests.benchmarks.pipeline
 
+.PHONY: eval-semantic-cache
+eval-semantic-cache: setup ## Hits and wrong hits of answers found by meaning; ENCODER=FOLDER, data in PENSTOCK_DATA; last line JSON
+	@$(BIN)/python -m tests.benchmarks.semantic $(ENCODER)
+
 .PHONY: setup
 setup: $(READY) ## The locked environment in .venv
 

@@ -36,9 +36,7 @@ _SMALLEST: Final = 1e-12
 class Encoder:
     """Embeds texts. Used by one thread; `digest` names what makes its vectors."""
 
-    def __init__(
-        self, folder: Path, *, threads: int = 1, truncates: bool = True, batch_tokens: int = 4_096
-    ) -> None:
+    def __init__(self, folder: Path, *, threads: int = 1, truncates: bool = True, batch_tokens: int = 4_096) -> None:
         """Open a folder; raises ConfigurationError naming what is wrong.
 
         Of a text that is longer than the model takes only the beginning counts, or, where `truncates` is not set,

@@ -96,6 +96,10 @@ eval-equality: setup $(TRAIN)/.ready ## Greedy answers beside those of transform
 	@touch .penstock/equality/.made
 	@$(BIN)/python -m tests.equality .penstock/equality
 
+.PHONY: eval-semantic-cache
+eval-semantic-cache: setup ## Hits and wrong hits of answers found by meaning; ENCODER=FOLDER, data in PENSTOCK_DATA; last line JSON
+	@$(BIN)/python -m tests.benchmarks.semantic $(ENCODER)
+
 .PHONY: setup
 setup: $(READY) ## The locked environment in .venv
 

@@ -54,5 +54,6 @@ def otlp() -> Iterator[OtlpReceiver]:
 def stack(bootstrap: str, otlp: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The five services as processes, one set for all suites that only send requests and read what comes."""
     folder = tmp_path_factory.mktemp("stack")
-    with Stack(bootstrap, f"s{uuid.uuid4().hex[:10]}.", folder, environment=otlp.environment) as stack:
+    environment = {**otlp.environment, "PENSTOCK_INFERENCE_CACHE_MIB": "16"}
+    with Stack(bootstrap, f"s{uuid.uuid4().hex[:10]}.", folder, environment=environment) as stack:
         yield stack

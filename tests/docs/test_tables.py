@@ -16,6 +16,7 @@ from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import RequestFinished, Status
 from penstock.contracts.topics import load_topics
 from penstock.runtime.metrics import BatchHistogram, StageMetrics
+from penstock_inference.caching.meters import Meters as CacheMeters
 from penstock_inference.remote.config import Config, Target
 from penstock_inference.remote.meters import Meters
 
@@ -123,6 +124,13 @@ def test_every_metric_of_a_target_is_listed_with_its_labels() -> None:
         there[f"{metric._name}{suffix}"] = set(metric._labelnames)
     found = {name: names(cell) | (common if "*target labels*" in cell else set()) for name, cell in listed.items()}
     assert found == there
+
+
+def test_every_metric_of_kept_answers_is_listed_with_its_labels() -> None:
+    listed = {row[0].strip("`"): names(row[2]) for row in rows("caching.md", "## Metrics")}
+    meters = vars(CacheMeters(CollectorRegistry())).values()
+    there = {f"{one._name}{'_total' if one._type == 'counter' else ''}": set(one._labelnames) for one in meters}
+    assert listed == there
 
 
 def test_the_example_of_targets_is_one() -> None:

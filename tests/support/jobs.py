@@ -65,6 +65,9 @@ class InBatches:
     def versions(self) -> Mapping[str, str]:
         return self._stage.versions
 
+    def close(self) -> None:
+        self._stage.close()
+
     def process(self, batch: Sequence[Inbound]) -> Sequence[Outcome]:
         outcomes = []
         for inbound in batch:

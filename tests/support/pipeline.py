@@ -94,6 +94,7 @@ class Pipeline:
         self._offsets: defaultdict[str, int] = defaultdict(int)
         self.resources: dict[str, MemoryResources] = {}
         self._processors: dict[str, Processor] = {}
+        self._unordered: list[InBatches] = []
         for service in dict.fromkeys(READS.values()):
             own = {"models_dir": Path("no-registry"), **own}
             settings_class: type[ServiceSettings] = importlib.import_module(f"penstock_{service}.settings").Settings
@@ -102,11 +103,17 @@ class Pipeline:
             stage = importlib.import_module(f"penstock_{service}.app").build(settings, resources)
             if isinstance(stage, UnorderedStage):
                 stage = InBatches(stage)
+                self._unordered.append(stage)
             assert stage.name == service
             self.resources[service] = resources
             self._processors[service] = Processor(
                 stage, settings, names=self._names, metrics=StageMetrics(service), stopping=threading.Event()
             )
+
+    def close(self) -> None:
+        """End the threads of its stages."""
+        for stage in self._unordered:
+            stage.close()
 
     def run(self, request: Publishing, *, now_ms: int) -> Journey:
         """Send one request down the path until nothing is left to do."""

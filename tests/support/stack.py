@@ -255,6 +255,7 @@ class Stack:
             "PENSTOCK_HTTP_PORT": str(self._ports[name]),
             "PENSTOCK_MODELS_DIR": str(self.models_dir),
             "PYTHONUNBUFFERED": "1",
+            "PENSTOCK_INFERENCE_CACHE_MIB": "0",  # suites send the same again, and want it generated
             **self._extra,
         }
         if name in WITH_VAULT:

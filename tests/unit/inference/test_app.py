@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
+from tests.support.encoder import TINY_ENCODER
 from tests.support.generation import completed, event_of, job_of
 from tests.support.remote import target
 
 from penstock.contracts.errors import ConfigurationError
+from penstock.contracts.events import PromptPart
+from penstock.models.manifest import Source
+from penstock.models.registry import Entry, Registry
 from penstock.runtime.app import Resources
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import BadSettings, parse
@@ -37,7 +41,7 @@ def test_builds_the_stage_over_a_model_folder(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_tokens_of_prompts_are_counted_by_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = _settings(monkeypatch, MODEL_DIR=str(TINY))
+    settings = _settings(monkeypatch, MODEL_DIR=str(TINY), INFERENCE_CACHE_MIB="0")
     resources = Resources(settings, Names(""), "inference")
     stage = build(settings, resources)
     jobs = [job_of(event_of(f"r{count}", text="the model and the runner " * 3, max_tokens=2)) for count in range(2)]
@@ -111,3 +115,54 @@ def test_a_step_too_short_for_its_rows_is_refused(monkeypatch: pytest.MonkeyPatc
     settings = _settings(monkeypatch, MODEL_DIR=str(TINY), INFERENCE_ROWS="32", INFERENCE_STEP_TOKENS="48")
     with pytest.raises(ConfigurationError, match=r"PENSTOCK_INFERENCE_STEP_TOKENS.*PENSTOCK_INFERENCE_ROWS"):
         build(settings, Resources(settings, Names(""), "inference"))
+
+
+def _semantic(monkeypatch: pytest.MonkeyPatch, registry: Path, **variables: str) -> Settings:
+    given = {"INFERENCE_CACHE_SEMANTIC": "true", "MODELS_DIR": str(registry), "MODEL_DIR": str(TINY), **variables}
+    return _settings(monkeypatch, **given)
+
+
+def _add(registry: Path, folder: Path, name: str) -> Entry:
+    source = Source(kind="folder", location="x")
+    return Registry(registry, TINY).add(folder, source=source, name=name).entry
+
+
+def test_meaning_needs_an_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = _semantic(monkeypatch, tmp_path)
+    with pytest.raises(ConfigurationError, match="PENSTOCK_INFERENCE_CACHE_ENCODER"):
+        build(settings, Resources(settings, Names(""), "inference"))
+
+
+def test_what_is_no_encoder_or_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _add(tmp_path, TINY, "answers")
+    for name, says in (("answers", "is no encoder"), ("absent", "no model 'absent'")):
+        settings = _semantic(monkeypatch, tmp_path, INFERENCE_CACHE_ENCODER=name)
+        with pytest.raises(ConfigurationError, match=says):
+            build(settings, Resources(settings, Names(""), "inference"))
+
+
+def test_an_encoder_that_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = _add(tmp_path, TINY_ENCODER, "small").folder / "config.json"
+    path.chmod(0o644)
+    path.write_text(path.read_text() + " ")
+    settings = _semantic(monkeypatch, tmp_path, INFERENCE_CACHE_ENCODER="small")
+    with pytest.raises(ConfigurationError, match="models verify"):
+        build(settings, Resources(settings, Names(""), "inference"))
+
+
+def test_the_same_meaning_is_answered_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _add(tmp_path, TINY_ENCODER, "small")
+    settings = _semantic(monkeypatch, tmp_path, INFERENCE_CACHE_ENCODER="small")
+    resources = Resources(settings, Names(""), "inference")
+    stage = build(settings, resources)
+    found = []
+    for number, text in enumerate(("what is a river", "what is a stream", "what is a river")):
+        part = PromptPart(kind="text", text=text, role="user", message=0)
+        job = job_of(event_of(f"r{number}").having(prompt=(part,)))
+        stage.start(job)
+        job.wait()
+        found.append(completed(job).completion)
+    stage.close()
+    resources.close()
+    assert [each.cached for each in found] == [None, "semantic", "exact"]
+    assert len({each.text for each in found}) == 1

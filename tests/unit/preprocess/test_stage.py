@@ -68,6 +68,7 @@ def test_a_request_becomes_a_rendered_prompt(stage: PreprocessStage, inbound: Bu
         "stop": (),
         "seed": None,
         "stream": False,
+        "cache": None,
         **dict.fromkeys(SAMPLING),
         "logprobs": None,
         "n": None,
@@ -89,6 +90,7 @@ def test_all_parameters_are_carried(stage: PreprocessStage, inbound: Build) -> N
         "logprobs": True,
         "top_logprobs": 3,
         "stream": False,
+        "cache": False,
         "response_format": {"type": "json_schema", "json_schema": {"é": {"type": "string"}}},
         "user": "u-1",
         "metadata": {"order": "4711"},
@@ -105,6 +107,7 @@ def test_all_parameters_are_carried(stage: PreprocessStage, inbound: Build) -> N
         "logprobs": 3,
         "n": 3,
         "stream": False,
+        "cache": False,
         "output": {"type": "json_schema", "json_schema": '{"é":{"type":"string"}}'},
     }
     assert (event.user, event.metadata) == ("u-1", {"order": "4711"})

@@ -5,6 +5,7 @@ generating  the answers under way: deadlines, spans, streamed pieces, faults iso
 backend     what the stage drives: requests in, pieces of text out
 streamed    what the reader of a stream has, where an answer begins again
 remote      that backend over servers that speak the OpenAI API
+caching     that backend in front of another: what was answered before is answered again
 switching   several backends as one: the promoted model, and those that still have requests
 models      the promoted model: loaded, followed, its successor loaded beside it
 local       that backend over the model in a local folder

@@ -11,9 +11,18 @@ import structlog
 from prometheus_client import Counter
 
 from penstock.contracts import topics
+from penstock.contracts.errors import ConfigurationError
+from penstock.embeddings.background import Background
+from penstock.embeddings.encoder import Encoder
+from penstock.models.errors import ModelDamaged
+from penstock.models.registry import Entry
 from penstock.runtime.app import Resources, serve
 from penstock.runtime.stage import UnorderedStage
 from penstock_inference.backend import Backend
+from penstock_inference.caching.answers import Bounds
+from penstock_inference.caching.backend import Cache, CachingBackend
+from penstock_inference.caching.meters import Meters as CacheMeters
+from penstock_inference.caching.semantic import Semantic
 from penstock_inference.local import LocalBackend
 from penstock_inference.models import Models, load_local
 from penstock_inference.runner import Limits
@@ -25,13 +34,55 @@ _log = structlog.get_logger()
 
 def build(settings: Settings, resources: Resources) -> UnorderedStage:
     """The stage with everything it needs."""
-    backend = _servers(settings, resources) if settings.inference_targets else _local(settings, resources)
+    cache = _cache(settings, resources)
+    serving = _servers if settings.inference_targets else _local
+    backend = serving(settings, resources, cache)
     return InferenceStage(
         backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
     )
 
 
-def _local(settings: Settings, resources: Resources) -> Backend:
+def _cache(settings: Settings, resources: Resources) -> Cache | None:
+    """What keeps answers, for all models of the process; None where nothing is kept."""
+    if not settings.inference_cache_mib:
+        return None
+    bounds = Bounds(
+        settings.inference_cache_mib << 20, settings.inference_cache_entries, settings.inference_cache_age_s
+    )
+    return Cache(
+        bounds,
+        CacheMeters(resources.registry),
+        sampled=settings.inference_cache_sampled,
+        semantic=_semantic(settings) if settings.inference_cache_semantic else None,
+    )
+
+
+def _semantic(settings: Settings) -> Semantic:
+    """What finds kept answers by meaning; raises ConfigurationError where there is no encoder."""
+    reference = settings.inference_cache_encoder
+    if not reference:
+        raise ConfigurationError(
+            "PENSTOCK_INFERENCE_CACHE_SEMANTIC needs an encoder: add one with `penstock models add`, and name it in "
+            "PENSTOCK_INFERENCE_CACHE_ENCODER"
+        )
+    entry = settings.registry.find(reference)
+    if entry.manifest.vectors is None:
+        raise ConfigurationError(
+            f"PENSTOCK_INFERENCE_CACHE_ENCODER: {entry.manifest.reference} is no encoder; it has config.json, "
+            "tokenizer.json and a model.onnx that gives a vector for each token"
+        )
+    encoder = Encoder(entry.folder, threads=settings.inference_threads, truncates=False)
+    if encoder.digest != entry.manifest.vectors:
+        raise ModelDamaged(f"{entry.reference} has changed since it was added; `penstock models verify` says where")
+    _log.info("inference.encoder.loaded", encoder=entry.reference, digest=encoder.digest)
+    return Semantic(Background(encoder), similarity=settings.inference_cache_similarity, digest=encoder.digest)
+
+
+def _cached(backend: Backend, cache: Cache | None, source: str) -> Backend:
+    return backend if cache is None else CachingBackend(backend, cache, source)
+
+
+def _local(settings: Settings, resources: Resources, cache: Cache | None) -> Backend:
     """The model of one folder, or whatever an alias of the registry points at."""
     limits = Limits(
         rows=settings.inference_rows,
@@ -50,11 +101,16 @@ def _local(settings: Settings, resources: Resources) -> Backend:
         backend = LocalBackend.load(settings.model_dir, limits)
         backend.prefixes.counted = counted
         _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-        return backend
+        return _cached(backend, cache, backend.versions["model"])
+
+    def load(entry: Entry) -> Backend:
+        loaded = load_local(entry, limits, counted, settings.registry)
+        return _cached(loaded, cache, loaded.versions["model"])
+
     models = Models(
         settings.registry,
         settings.model,
-        partial(load_local, limits=limits, counted=counted, registry=settings.registry),
+        load,
         count=resources.count_model,
         poll_s=settings.models_poll_ms / 1000,
         linger_s=settings.inference_linger_s,
@@ -79,7 +135,7 @@ def _counting(resources: Resources) -> Callable[[int, int], None]:
     return count
 
 
-def _servers(settings: Settings, resources: Resources) -> Backend:
+def _servers(settings: Settings, resources: Resources, cache: Cache | None) -> Backend:
     from penstock_inference.remote.backend import RemoteBackend  # noqa: PLC0415  # its client takes a second to import
     from penstock_inference.remote.config import load  # noqa: PLC0415  # as above
 
@@ -88,7 +144,7 @@ def _servers(settings: Settings, resources: Resources) -> Backend:
     backend = RemoteBackend(config, os.environ, registry=resources.registry, book=book)
     names = [target.name for target in config.targets]
     _log.info("inference.targets.loaded", names=names, rows=backend.rows, digest=config.digest)
-    return backend
+    return _cached(backend, cache, config.digest)
 
 
 def run(settings: Settings) -> int:

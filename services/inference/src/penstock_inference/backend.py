@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from penstock.contracts.adapters import ADAPTER_BASE
-from penstock.contracts.events import Alternative, GenerationParameters, PromptPart, TokenLikelihood
+from penstock.contracts.events import Alternative, Cached, GenerationParameters, PromptPart, TokenLikelihood
 
 FinishedBy = Literal["stop", "length"]
 
@@ -96,6 +96,8 @@ class Piece:
     """Of all tokens of the text, with the last piece, where the request asks for them."""
     others: tuple[Alternative, ...] = ()
     """With the last piece, the further answers where the request asks for several; pieces are of the first."""
+    cached: Cached | None = None
+    """It was generated for an earlier request."""
 
 
 class RequestFault(Exception):

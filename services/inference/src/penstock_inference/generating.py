@@ -178,7 +178,8 @@ class Generating:
             return
         if request.first_token_ms is None:
             request.first_token_ms = self._elapsed_ms(request)
-            request.job.first_output()
+            if piece.cached is None:  # a kept answer says nothing of how busy the model is
+                request.job.first_output()
         if piece.anew:
             request.pieces = []
             request.stream.begin_anew()
@@ -205,6 +206,7 @@ class Generating:
             ),
             time_to_first_token_ms=request.first_token_ms,
             logprobs=piece.logprobs,
+            cached=piece.cached,
         )
         spans.close_chat(request.span, completion, piece.provenance)
         request.job.finish(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from penstock.runtime.served_model import ServedModel
 from penstock.runtime.settings import UnorderedSettings
@@ -46,6 +46,30 @@ class Settings(ServedModel, UnorderedSettings):
     )
     inference_stall_ms: Annotated[float, Field(gt=0, le=60_000)] = Field(
         default=50.0, description="How long rows that generate may wait in a round for the prompts of others."
+    )
+    inference_cache_mib: Annotated[int, Field(ge=0)] = Field(
+        default=64,
+        description="Most MiB of answers kept for a tenant's requests that ask exactly the same again; 0 for none.",
+    )
+    inference_cache_entries: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=10_000, description="Most answers kept."
+    )
+    inference_cache_age_s: Annotated[float, Field(gt=0, le=604_800)] = Field(
+        default=3_600.0, description="Longest that an answer is kept, however often it is asked for."
+    )
+    inference_cache_sampled: bool = Field(
+        default=False,
+        description="Keep and give out answers also where chance decides them: a temperature above 0 and no seed.",
+    )
+    inference_cache_semantic: bool = Field(
+        default=False,
+        description="Give out kept answers also where only the last message differs, and means the same.",
+    )
+    inference_cache_encoder: Annotated[str, StringConstraints(max_length=128)] = Field(
+        default="", description="What says so: an encoder of the registry, NAME or NAME@REVISION."
+    )
+    inference_cache_similarity: Annotated[float, Field(ge=0.5, le=1)] = Field(
+        default=0.95, description="Lowest cosine of two messages that counts as the same meaning."
     )
     inference_prefix_mib: Annotated[int, Field(ge=0)] = Field(
         default=64, description="Most MiB, besides, for beginnings of prompts that later ones may share; 0 for none."

@@ -54,6 +54,8 @@ def close_chat(span: Span, completion: Completion, provenance: Provenance | None
     span.set_attribute("gen_ai.usage.input_tokens", completion.usage.prompt_tokens)
     span.set_attribute("gen_ai.usage.output_tokens", completion.usage.completion_tokens)
     span.set_attribute("gen_ai.response.finish_reasons", [completion.finish_reason])
+    if completion.cached is not None:
+        span.set_attribute("penstock.cached", completion.cached)
     if completion.time_to_first_token_ms is not None:
         span.set_attribute("gen_ai.response.time_to_first_chunk", completion.time_to_first_token_ms / 1000)
     span.end()

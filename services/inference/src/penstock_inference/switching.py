@@ -83,7 +83,7 @@ class SwitchingBackend:
             self._forget(request.key)
             raise
 
-    def step(self) -> Sequence[Piece]:
+    def step(self) -> Sequence[Piece] | None:
         """A step of one model; they take turns where several have requests."""
         with self._lock:
             busy = [loaded for loaded in self._loaded if loaded.keys]
@@ -91,7 +91,9 @@ class SwitchingBackend:
             return ()
         self._turn += 1
         loaded = busy[self._turn % len(busy)]
-        pieces = loaded.backend.step() or ()
+        pieces = loaded.backend.step()
+        if pieces is None:
+            return None
         return [self._end(loaded, piece) if piece.finish_reason is not None else piece for piece in pieces]
 
     def cancel(self, key: int) -> None:
@@ -111,7 +113,11 @@ class SwitchingBackend:
             self._forget(key)
 
     def wake(self) -> None:
-        """Nothing: the models compute, and do not wait."""
+        """Have a step that waits return."""
+        with self._lock:
+            loaded = list(self._loaded)
+        for one in loaded:
+            one.backend.wake()
 
     def close(self) -> None:
         """Let go of all models, and end whoever loads."""

@@ -65,6 +65,7 @@ class PostprocessStage(PerRecord):
             model=event.parameters.model,
             choices=tuple(choices),
             usage=completion.usage,
+            cached=completion.cached,
             status="completed",
             conversation_id=context.conversation_id,
             tenant=context.tenant,

@@ -179,6 +179,7 @@ class PreprocessStage(PerRecord):
             stop=_not_blank(stop),
             seed=request.seed,
             stream=bool(request.stream),
+            cache=request.cache,
             output=_output(request),
         )
         versions = {"tokenizer": model.tokenizer.digest, "chat-template": model.template.digest}

@@ -156,6 +156,7 @@ def _blocked(event: Event, now_ms: int) -> Message:
         return result.model_copy(
             update={
                 "usage": event.completion.usage,
+                "cached": event.completion.cached,
                 "model": event.parameters.model,
                 "time_to_first_token_ms": event.completion.time_to_first_token_ms,
             }

@@ -18,6 +18,8 @@ Priority = Literal["interactive", "bulk"]
 FinishReason = Literal["stop", "length", "cancelled"]
 Action = Literal["allow", "flag", "redact", "block"]
 Direction = Literal["prompt", "response"]
+Cached = Literal["exact", "semantic"]
+"""How a kept answer was found: for the same prompt, or for one whose last message means the same."""
 
 
 class Source(Contract):
@@ -105,6 +107,8 @@ class GenerationParameters(Contract):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     stream: bool = False
+    cache: bool | None = None
+    """False: the answer is generated, and not kept for others."""
     output: OutputFormat = OutputFormat()
 
 
@@ -235,6 +239,8 @@ class Completion(Contract):
     time_to_first_token_ms: Annotated[float, Field(ge=0)] | None = None
     logprobs: tuple[TokenLikelihood, ...] | None = None
     """Of the text's tokens, where asked for; gone where safety redacted the text."""
+    cached: Cached | None = None
+    """Of an answer that was not generated for this request; its usage is what generating it took."""
 
 
 class Alternative(Contract):

@@ -105,6 +105,7 @@ class CompletionRequest(Message):
     # as a Literal it would take true, which equals 1
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS), WithJsonSchema(_NUMBER_OF_ANSWERS)] | None = None
     stream: bool | None = None
+    cache: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None

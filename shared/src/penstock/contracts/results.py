@@ -9,6 +9,7 @@ from pydantic import Field
 from penstock.contracts.base import Contract, Message
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.events import (
+    Cached,
     FinishReason,
     Language,
     NormalizationChange,
@@ -100,6 +101,8 @@ class RequestFinished(Message):
     model: str | None = None
     choices: tuple[Choice, ...] = ()
     usage: Usage | None = None
+    cached: Cached | None = None
+    """Of an answer that was not generated for this request."""
 
     status: Status
     error: ErrorDetail | None = None

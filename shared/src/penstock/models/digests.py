@@ -10,6 +10,8 @@ from typing import Final
 CONFIG_FILE: Final = "genai_config.json"
 TOKENIZER_FILE: Final = "tokenizer.json"
 _BESIDE_THE_GRAPH: Final = frozenset({CONFIG_FILE, TOKENIZER_FILE, "tokenizer_config.json", "chat_template.jinja"})
+ENCODER_FILES: Final = frozenset({"config.json", TOKENIZER_FILE})
+"""Beside its graph, what makes an encoder's vectors."""
 _SHORT = 16
 
 
@@ -33,6 +35,14 @@ def answers_digest(digests: Mapping[str, str], makes: Callable[[str], bool] = ma
     """The short digest over the names and contents of the files that make the answers; `digests` is name -> SHA-256."""
     whole = hashlib.sha256()
     for name in sorted(filter(makes, digests)):
+        whole.update(f"{name}\0{digests[name]}\n".encode())
+    return short(whole.hexdigest())
+
+
+def encoder_digest(digests: Mapping[str, str]) -> str:
+    """The same of what makes an encoder's vectors."""
+    whole = hashlib.sha256()
+    for name in sorted(name for name in digests if name in ENCODER_FILES or ".onnx" in name):
         whole.update(f"{name}\0{digests[name]}\n".encode())
     return short(whole.hexdigest())
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from penstock.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, changes, graph_of
 from penstock.models.cards import Card, read_card
-from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, answers_digest, short
+from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, answers_digest, encoder_digest, short
 from penstock.models.errors import ModelRefused
 from penstock.models.folders import HF_CONFIG, TOKENIZER_CONFIG, ModelFolder, chat_template, read_object
 from penstock.models.licences import restrictions_of
@@ -81,6 +81,7 @@ def describe(
             tokenizer=declared.tokenizer,
             chat_template=declared.template,
             answers=declared.answers,
+            vectors=encoder_digest(digests) if folder.format == "onnx-encoder" else None,
             adapter=declared.adapter,
             licence=_licence(card, given),
             base_models=card.base_models,
@@ -120,7 +121,8 @@ def _declared(folder: ModelFolder, digests: Mapping[str, str]) -> _Declared:
         config = read_object(path / HF_CONFIG)
         architecture = config.get("model_type")
         context = _count(config.get("max_position_embeddings"), path / HF_CONFIG, "max_position_embeddings")
-        quantization = _tensors(folder, config)
+        encoder = folder.format == "onnx-encoder"
+        quantization = weight_type(path / "model.onnx") if encoder else _tensors(folder, config)
     return _Declared(
         architecture=architecture if isinstance(architecture, str) and architecture else UNKNOWN,
         context_length=context,

@@ -20,6 +20,7 @@ from penstock.models.safetensors import tensor_types
 
 HF_CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+_ENCODER = frozenset({HF_CONFIG, TOKENIZER_FILE, "model.onnx"})
 TEMPLATE_FILE = "chat_template.jinja"
 CARDS = ("README.md", "MODEL_CARD.md")
 
@@ -123,9 +124,12 @@ def _format(path: Path, names: tuple[str, ...]) -> Format:
             if needed not in names:
                 raise ModelRefused(f"{path}: {needed} is missing; export the model again")
         return "onnx-genai"
+    if set(names) >= _ENCODER and not _generates(read_object(path / HF_CONFIG)):
+        return "onnx-encoder"
     if any(name.endswith(".onnx") for name in names):
         raise ModelRefused(
-            f"{path} has an ONNX graph and no {CONFIG_FILE}; export it with the onnxruntime-genai builder"
+            f"{path} has an ONNX graph and no {CONFIG_FILE}; export it with the onnxruntime-genai builder "
+            f"(an encoder of texts needs {', '.join(sorted(_ENCODER))})"
         )
     weights = [name for name in names if name.endswith(".safetensors")]
     for needed, there in (
@@ -145,6 +149,13 @@ def _format(path: Path, names: tuple[str, ...]) -> Format:
             "take a model of an architecture that transformers has"
         )
     return "safetensors"
+
+
+def _generates(config: dict[str, Any]) -> bool:
+    """Whether a configuration is a language model's, which no encoder is."""
+    named = config.get("architectures")
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    return any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in names)
 
 
 def graph_name(config: dict[str, Any]) -> str:

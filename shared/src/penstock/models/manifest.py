@@ -22,9 +22,10 @@ UNKNOWN = "unknown"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-Format = Literal["onnx-genai", "safetensors", "lora"]
+Format = Literal["onnx-genai", "safetensors", "onnx-encoder", "lora"]
 """What the onnxruntime-genai builder writes, which is served; a Hugging Face folder, which is converted first; an
-adapter, which is served with the model it was made for."""
+encoder's graph in the Hugging Face layout, which makes vectors of texts; an adapter, which is served with the model
+it was made for."""
 
 
 class ModelFile(Contract):
@@ -97,6 +98,8 @@ class Manifest(Contract):
     """Likewise of the chat template."""
     answers: Line | None = None
     """Of a format that is served: the short digest that a result's `versions.model` names."""
+    vectors: Line | None = None
+    """Of an encoder: the short digest of what makes its vectors."""
     adapter: Adapter | None = None
     licence: Licence = Licence()
     base_models: tuple[Line, ...] = ()

@@ -244,6 +244,11 @@ class Registry:
                 if (self.root / REVISIONS / alias).exists():
                     raise ModelRefused(f"{alias!r} is a model's name: take another alias")
             self._check_kind(alias, adapter=adapter)
+            if entry.manifest.vectors is not None:
+                raise ModelRefused(
+                    f"{entry.manifest.reference} is an encoder, which answers nothing: settings such as "
+                    "PENSTOCK_INFERENCE_CACHE_ENCODER name it as it is"
+                )
             if entry.manifest.answers is None:
                 raise ModelRefused(
                     f"{entry.manifest.reference} is a Hugging Face folder, which the inference service cannot run; "

@@ -45,7 +45,8 @@ def question_of(request: GenerationRequest, source: str) -> Question | None:
 
 def _common(request: GenerationRequest, source: str) -> Iterable[Any]:
     made_with = request.prompts and [request.prompts.tokenizer, request.prompts.chat_template]
-    return request.tenant, source, request.adapter, made_with, request.parameters.model_dump(mode="json", exclude=_DELIVERY)
+    parameters = request.parameters.model_dump(mode="json", exclude=_DELIVERY)
+    return request.tenant, source, request.adapter, made_with, parameters
 
 
 def _fields(part: PromptPart) -> list[Any]:

@@ -270,7 +270,7 @@ def test_the_short_form_ends_with_json() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=90,
+        timeout=150,
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found["rows"]) == {"1", "2"}

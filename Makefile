@@ -9,6 +9,7 @@ MANIFESTS := requirements.lock pyproject.toml $(addsuffix /pyproject.toml,$(PACK
 READY := $(VENV)/.ready
 # torch, transformers and what exports models: never in the environment that serves
 TRAIN := .venv-train
+PEERS := .venv-bench
 # uv from PATH, else from a virtual environment of its own: Debian's Python refuses a bare `pip install`
 UV := $(shell command -v uv 2>/dev/null || echo .penstock/uv/bin/uv)
 
@@ -82,9 +83,23 @@ canary: setup system ## 500 requests with personal data, searched for in every p
 	@$(BIN)/python -m tests.canary.canary
 
 .PHONY: bench
-bench: setup ## Inference and anonymize by themselves, beside their peers; each ends with one line of JSON
-	@$(BIN)/python tests/benchmarks/bench_inference.py
+bench: setup ## Inference by numbers of rows, anonymize beside its peers; each ends with one line of JSON
+	@$(BIN)/python -m tests.benchmarks.inference.rows
 	@$(BIN)/python tests/benchmarks/bench_anonymize.py
+
+.PHONY: bench-inference
+bench-inference: $(PEERS)/.ready ## Inference beside transformers, onnxruntime-genai and llama.cpp; last line JSON
+	@$(PEERS)/bin/python -m tests.benchmarks.inference
+
+# torch and the peers never enter .venv; llama.cpp is built for this processor, and left out where it cannot be
+$(PEERS)/.ready: requirements-train.lock requirements-bench.lock $(MANIFESTS) | $(UV)
+	@test -x $(PEERS)/bin/python || $(UV) venv --quiet --python 3.11 $(PEERS)
+	@echo "installing the peers' environment into $(PEERS); llama.cpp is built, which takes minutes"
+	@VIRTUAL_ENV=$(PEERS) $(UV) pip install --quiet -r requirements-train.lock -r requirements.lock
+	@VIRTUAL_ENV=$(PEERS) $(UV) pip install --quiet --no-deps $(addprefix -e ./,$(PACKAGES))
+	@VIRTUAL_ENV=$(PEERS) CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(UV) pip install --quiet -r requirements-bench.lock || \
+		echo "llama.cpp could not be built and is left out: it needs cmake and a C++ compiler"
+	@touch $@
 
 .PHONY: bench-pipeline
 bench-pipeline: setup system ## Messages a second and latency of five hops, beside FastStream and bare clients; last line JSON
@@ -128,10 +143,11 @@ system: ## What the broker needs: a Docker engine that answers, else a JRE and M
 	@deploy/system-packages broker
 
 .PHONY: lock
-lock: ## Resolve again and write requirements.lock and requirements-train.lock
+lock: ## Resolve again and write requirements.lock, requirements-train.lock and requirements-bench.lock
 	$(UV) lock
-	$(UV) export --quiet --no-header --no-annotate --no-emit-workspace --all-packages --all-groups -o requirements.lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-workspace --all-packages --all-groups --no-group bench -o requirements.lock
 	$(UV) export --quiet --no-header --no-annotate --no-emit-workspace --package penstock-tuning --all-extras -o requirements-train.lock
+	$(UV) export --quiet --no-header --no-annotate --no-emit-workspace --only-group bench -o requirements-bench.lock
 
 .PHONY: fmt
 fmt: setup ## Format and fix what can be fixed
@@ -140,4 +156,4 @@ fmt: setup ## Format and fix what can be fixed
 
 .PHONY: clean
 clean: stop ## Stop, and delete the environment and all local state
-	rm -rf $(VENV) $(TRAIN) .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(TRAIN) $(PEERS) .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -53,6 +53,12 @@ def test_an_example_survives_its_line(tmp_path: Path) -> None:
     assert list(read_examples(tmp_path / "x.jsonl")) == [full, example("plain")]
 
 
+def test_a_label_is_known_unknown_or_follows_from_another() -> None:
+    row = example("x", labels={"harmful": 0, "toxicity": 1})
+    assert [row.label(name) for name in ("toxicity", "harm_fraud", "hate")] == [1, 0, None]
+    assert example("x", labels={"harmful": 1}).label("harm_fraud") is None
+
+
 def test_labels_come_from_the_value_and_null_drops_the_row(tmp_path: Path) -> None:
     save(tmp_path, "one/a.txt", "bad words\t1", "fine words\t0", "vague words\t9")
     row = entry(

@@ -117,13 +117,21 @@ def code_digest() -> str:
     return total.hexdigest()
 
 
-def cleaned(task: str, seed: int, root: Path, manifest: Manifest, progress: Progress) -> Cleaned:
-    """All splits of a task after cleaning, with the counts of what went."""
+def cleaned(
+    task: str,
+    seed: int,
+    root: Path,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    known: Mapping[str, Sequences] | None = None,
+) -> Cleaned:
+    """All splits of a task after cleaning, with the counts of what went; `known` is `held_out`'s, made where absent."""
     loaded: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for source in manifest.of(task):
         loaded[source.split] += load_source(source, task, root, seed)
     progress(f"{task}: {sum(map(len, loaded.values()))} rows read")
-    result = clean(loaded, held_out(seed, root, manifest))
+    result = clean(loaded, known or held_out(seed, root, manifest))
     if any(RESOURCE in source.tasks for source in manifest.sources.values()):
         _add_generated(task, result, seed, root, manifest)
     return result

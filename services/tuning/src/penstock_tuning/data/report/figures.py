@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock_tuning.data.build import Progress, cleaned
+from penstock_tuning.data.build import Progress, cleaned, held_out
 from penstock_tuning.data.cleaning import Cleaned
 from penstock_tuning.data.example import SPLITS, TASKS, Example
 from penstock_tuning.data.loading import load_source
@@ -65,8 +65,9 @@ class Figures:
 def collect(manifest: Manifest, root: Path, seed: int, progress: Progress) -> Figures:
     """Read, clean and count everything: some minutes and 3 GB for all of the sets."""
     result = Figures()
+    known = held_out(seed, root, manifest)
     for task in TASKS:
-        data = cleaned(task, seed, root, manifest, progress)
+        data = cleaned(task, seed, root, manifest, progress, known=known)
         result.splits[task] = {split: count(data.splits[split]) for split in SPLITS}
         result.removed[task] = dict(data.counts)
         if task == "safety":

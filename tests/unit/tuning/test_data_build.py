@@ -224,6 +224,20 @@ def test_build_makes_anew_what_depends_on_something_else(
     assert building.digest("safety", 3, False, manifest) != first
 
 
+def test_the_code_that_examples_depend_on_counts_and_the_report_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("loading.py", "readers/base.py", "report/page.py", "cli.py"):
+        save(tmp_path, name, "first")
+    monkeypatch.setattr(building.resources, "files", lambda _: tmp_path)
+    first = building.code_digest()
+    save(tmp_path, "report/page.py", "second")
+    save(tmp_path, "cli.py", "second")
+    assert building.code_digest() == first
+    save(tmp_path, "readers/base.py", "second")
+    assert building.code_digest() != first
+
+
 def test_build_refuses_what_there_is_not(small: tuple[Path, manifests.Manifest], tmp_path: Path) -> None:
     root, manifest = small
     for task, split, augment in (("safe", "train", False), ("safety", "dev", False), ("safety", "test", True)):

@@ -19,7 +19,7 @@ from penstock_tuning.data.similar import Sequences, shingles, words
 
 BINS = (0, 20, 50, 100, 200, 500, 1000, 2000, 4001)
 """Bounds of the lengths' classes, in characters."""
-_SAMPLE = 2000
+_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SplitFigures:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The share of texts (of at most 2,000) of one set that share eight words in a row with another."""
+    """The share of texts (of at most 1,000) of one set that share eight words in a row with another."""
 
     source: str
     other: str

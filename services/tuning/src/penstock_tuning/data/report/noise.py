@@ -21,10 +21,10 @@ from penstock_tuning.data.similar import shingles, words
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_BUCKETS = 1 << 18
+_BUCKETS = 1 << 17
 _BATCH, _EPOCHS, _RATE = 256, 5, 1.0
 _WORDS = 250
-_PER_SOURCE = 1000
+_PER_SOURCE = 600
 _SURE = 0.95
 _FEWEST = 50
 FOLDS = 5
@@ -126,8 +126,11 @@ def fold_of(example: Example) -> int:
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % FOLDS
 
 
-def judge(examples: Sequence[Example], label: str, seed: int) -> Judged | None:
-    """Cross-validate one label over rows that know it, at most 1,000 of a source; None where a class has too few."""
+def judge(examples: Sequence[Example], label: str, seed: int, made: dict[str, Ids] | None = None) -> Judged | None:
+    """Cross-validate one label over rows that know it, at most 600 of a source; None where a class has too few.
+
+    `made` keeps the features of a text from one label to the next.
+    """
     by_source: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         if label in example.labels:
@@ -137,7 +140,11 @@ def judge(examples: Sequence[Example], label: str, seed: int) -> Judged | None:
     positive = int(labels.sum())
     if min(positive, len(known) - positive) < _FEWEST:
         return None
-    rows = [features(example.text) for example in known]
+    made = {} if made is None else made
+    for example in known:
+        if example.text not in made:
+            made[example.text] = features(example.text)
+    rows = [made[example.text] for example in known]
     folds = np.array([fold_of(example) for example in known])
     scores = np.zeros(len(known))
     for fold in range(FOLDS):
@@ -156,5 +163,6 @@ def judge(examples: Sequence[Example], label: str, seed: int) -> Judged | None:
 
 def judge_all(examples: Sequence[Example], seed: int) -> list[Judged]:
     """Every safety label that has enough rows of both kinds."""
-    found = (judge(examples, label, seed) for label in SAFETY)
+    made: dict[str, Ids] = {}
+    found = (judge(examples, label, seed, made) for label in SAFETY)
     return [judged for judged in found if judged is not None]

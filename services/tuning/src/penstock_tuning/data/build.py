@@ -154,15 +154,12 @@ def _add_generated(task: str, result: Cleaned, seed: int, root: Path, manifest: 
 
 def _add_names(result: Cleaned, seed: int, root: Path, manifest: Manifest) -> None:
     """Add text with names; held-out splits keep no name that a training text has marked."""
-    known = {word.lower() for example in result.splits["train"] for word in _name_words(example)}
-    for split in SPLITS:
-        counts = result.counts[GENERATED_NAMES]
-        for example in generate_names(split, seed, manifest, root):
-            if split != "train" and any(word.lower() in known for word in _name_words(example)):
-                counts["name known to training"] += 1
-                continue
-            counts["kept"] += 1
-            result.splits[split].append(example)
+    result.splits["train"] += generate_names("train", seed, manifest, root)
+    known = {word for example in result.splits["train"] for word in _name_words(example)}
+    for split in SPLITS[1:]:
+        result.splits[split] += generate_names(split, seed, manifest, root, known)
+    made = (example for rows in result.splits.values() for example in rows if example.source == GENERATED_NAMES)
+    result.counts[GENERATED_NAMES]["kept"] = sum(1 for _ in made)
 
 
 def _name_words(example: Example) -> Iterator[str]:

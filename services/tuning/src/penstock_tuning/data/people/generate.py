@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from penstock_tuning.data.example import LANGUAGES, PII, Example, Span
@@ -41,15 +42,19 @@ _FOREIGN = {
 """Slots of the English templates of the data folder that have a counterpart here; others leave a template out."""
 
 
-def generate(split: str, seed: int, manifest: Manifest, root: Path) -> Iterator[Example]:
+def generate(
+    split: str, seed: int, manifest: Manifest, root: Path, known: AbstractSet[str] = frozenset()
+) -> Iterator[Example]:
     """Texts of all six languages for one side of the split; templates, too, are on one side only.
+
+    No name has a word in `known` (lower case).
 
     Raises:
         SourceMissingError: a name list is not in the data folder.
     """
     for language in LANGUAGES:
         draw = random.Random(f"{seed}:{SOURCE}:{language}:{split}")
-        held = lists(language, split, manifest, root)
+        held = lists(language, split, manifest, root, known)
         values = Values(held, draw)
         named = position_side(held.pack["templates"], split)
         if language == "en" and split == "train":

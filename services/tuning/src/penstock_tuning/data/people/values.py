@@ -10,6 +10,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,7 @@ from penstock_tuning.data.errors import SourceMissingError
 from penstock_tuning.data.manifest import Manifest
 from penstock_tuning.data.people import checksums
 from penstock_tuning.data.readers.base import read_text, table
+from penstock_tuning.data.similar import words
 
 _PATTERN = re.compile(r"\{(\d)\}")
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -61,8 +63,10 @@ def pack(language: str) -> Mapping[str, Any]:
     return loaded
 
 
-def lists(language: str, split: str, manifest: Manifest, root: Path) -> Lists:
+def lists(language: str, split: str, manifest: Manifest, root: Path, known: AbstractSet[str] = frozenset()) -> Lists:
     """Collect the values of a language: the package's own and those of the name lists of the data folder.
+
+    Names of people with a word in `known` (lower case) are left out.
 
     Raises:
         SourceMissingError: the manifest has no such list, or the data folder not its file.
@@ -85,8 +89,8 @@ def lists(language: str, split: str, manifest: Manifest, root: Path) -> Lists:
     return Lists(
         language=language,
         pack=own,
-        first=mine(first),
-        last=mine(last),
+        first=[name for name in mine(first) if known.isdisjoint(words(name))],
+        last=[name for name in mine(last) if known.isdisjoint(words(name))],
         cities=mine(cities),
         stems=mine(own["stems"]),
         nouns=mine(own["nouns"]),

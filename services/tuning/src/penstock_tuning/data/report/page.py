@@ -172,7 +172,7 @@ def _noise(figures: Figures) -> Iterable[str]:
     yield ""
     yield f"The {_SUSPECTS} sources with the largest share, of {_FEWEST} rows and more:"
     yield ""
-    cells = [cell for judged in figures.noise for cell in judged.noise if cell.rows >= _FEWEST]
+    cells = [cell for judged in figures.noise for cell in judged.noise if cell.rows >= _FEWEST and cell.suspect]
     cells.sort(key=lambda cell: (-cell.suspect / cell.rows, cell.source, cell.label))
     yield from _table(
         ("source", "label", "said to be", "rows", "suspect"),

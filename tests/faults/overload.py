@@ -105,6 +105,8 @@ def run(
         _drain(service, offer, endings)
         ends = endings.all()
         duplicates = endings.duplicates
+        if len(ends) < len(offer.deadlines):
+            say(f"{len(offer.deadlines) - len(ends)} have not ended; the service's log:\n{service.tail()}")
     peak = (before + after) / 2
     # what was still waiting at the beginning counts too: it took its part of the time
     good = [

@@ -83,6 +83,10 @@ class Service:
         assert self._identity is not None
         kill(self._identity)
 
+    def tail(self) -> str:
+        """The end of its log."""
+        return log_tail(self._log)
+
     def rss_mb(self) -> float:
         """What it holds now; raises StackError where it has ended."""
         if self._identity is None or not self._identity.alive():

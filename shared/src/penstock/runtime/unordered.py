@@ -217,17 +217,16 @@ class UnorderedWorker:
                 return
             # where too few others wait for the room there is, it is tried all the same: the backend may have got faster
             others = self._backlog.unstarted >= room
-            late = self._pace.too_late(fresh, self._clock_ns() // 1_000_000) if others else None
-            if late is None:
-                self._start(fresh)
-            else:
+            if others and (late := self._pace.too_late(fresh, self._clock_ns() // 1_000_000)) is not None:
                 self._end(fresh, None, late)
+            else:
+                self._start(fresh)
 
     def _start(self, work: Work) -> None:
         found = self._ledger.find(work.ledger_key) if self._ledger is not None else None
         work.attempts += 1
         inbound = dataclasses.replace(work.inbound, now_ms=self._clock_ns() // 1_000_000)
-        note = partial(self._ledger.answer, work.ledger_key) if self._ledger is not None else _unnoted
+        note = partial(self._ledger.answer, work.ledger_key) if self._ledger is not None else (lambda _: None)
         call = work.call = Call(inbound, self._inbox, note, self._monotonic)
         self._running[call] = work
         if isinstance(found, Message):
@@ -398,7 +397,3 @@ class UnorderedWorker:
         self._metrics.in_flight.labels(name).set(len(self._running) + len(self._uncommitted))
         self._metrics.waiting.labels(name).set(len(self._backlog))
         self._metrics.admission.labels(name).set(self._admission.limit)
-
-
-def _unnoted(_: Message) -> None:
-    """Where there is no ledger."""

@@ -42,7 +42,7 @@ def test_every_parameter_is_in_the_key_or_only_about_delivery() -> None:
 
 
 def test_every_field_of_a_request_is_in_the_key_or_only_about_who_asks() -> None:
-    in_the_key = {"prompt", "parameters", "tenant", "prompts"}
+    in_the_key = {"prompt", "parameters", "tenant", "prompts", "adapter"}
     # `seed` is made of the request id where the parameters name none
     of_who_asks = {"key", "seed", "request_id", "input_tokens"}
     assert in_the_key | of_who_asks == {field.name for field in fields(GenerationRequest)}

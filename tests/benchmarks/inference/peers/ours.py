@@ -29,15 +29,19 @@ class Ours:
         """What passes run on."""
         return OnnxRunner(ModelLayout.read(folder), limits)
 
-    def serve(self, requests: Sequence[Request]) -> Run:
-        """Answer all; the cache of prefixes is empty at first."""
-        engine = Engine(
+    def engine(self) -> Engine:
+        """A new one on that."""
+        return Engine(
             self._runner,
             lambda _, logits: int(logits.argmax()),
             step_tokens=self._limits.step_tokens,
             stall_s=self._limits.stall_s,
             prefixes=PrefixCache(self._limits.prefix_mib << 20),
         )
+
+    def serve(self, requests: Sequence[Request]) -> Run:
+        """Answer all; the cache of prefixes is empty at first."""
+        engine = self.engine()
         desk = Desk(requests)
         while True:
             for request in desk.due():

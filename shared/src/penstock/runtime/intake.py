@@ -67,6 +67,9 @@ class Intake:
         self._revoked = revoked
         self._lost = lost
         self._parts: dict[Slot, Progress] = {}
+        self._turn = 0
+        self._served: dict[Slot, int] = {}
+        """The turn in which a partition last gave something."""
         self._paused: set[Slot] = set()
         self._closing = False
 
@@ -84,6 +87,7 @@ class Intake:
     def take(self, room: int, wait_s: float) -> list[Fresh]:
         """Up to `room` new records, waiting for the first only; also what keeps the membership alive."""
         self._hold_back(room)
+        self._turn += 1
         message = self._consumer.poll(wait_s)
         messages = [] if message is None else [message]
         if message is not None and room > 1:
@@ -115,23 +119,30 @@ class Intake:
         self._consumer.close()
 
     def _deliver(self, message: Message) -> list[Fresh]:
-        progress = self._parts.get((message.topic(), message.partition()))
+        slot = (message.topic(), message.partition())
+        progress = self._parts.get(slot)
         if progress is None:  # revoked while this batch was taken: it is the new owner's
             return []
+        self._served[slot] = self._turn
         if progress.deliver(message.offset()):
             return [Fresh(record_of(message), progress)]
         self._metrics.skipped.labels(self._stage).inc()
         return []
 
     def _hold_back(self, room: int) -> None:
-        """Pause what must not grow: all where there is no room, and a partition whose span is used up."""
+        """Pause what must not grow: all where there is no room, and a partition whose span is used up.
+
+        Those that waited longest go on first. The client asks the broker as soon as the first of them has gone on, and
+        its answer alone may fill the room again: in an order that never changes, the last ones were never read.
+        """
         full = {slot for slot, progress in self._parts.items() if room < 1 or progress.span >= self._max_span}
         if full - self._paused:
             self._consumer.pause([TopicPartition(*slot) for slot in sorted(full - self._paused)])
         if self._paused - full:
-            self._consumer.resume(
-                [TopicPartition(*slot) for slot in sorted((self._paused - full) & self._parts.keys())]
+            again = sorted(
+                (self._paused - full) & self._parts.keys(), key=lambda slot: (self._served.get(slot, 0), slot)
             )
+            self._consumer.resume([TopicPartition(*slot) for slot in again])
         self._paused = full
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -169,6 +180,7 @@ class Intake:
         for partition in partitions:
             self._parts.pop((partition.topic, partition.partition), None)
             self._paused.discard((partition.topic, partition.partition))
+            self._served.pop((partition.topic, partition.partition), None)
             self._metrics.lag.remove_by_labels({"topic": partition.topic, "partition": str(partition.partition)})
         self._metrics.rebalances.labels(self._stage, kind).inc()
         consumer.incremental_unassign(partitions)

@@ -371,7 +371,10 @@ class Worker:
 
     def _resume(self) -> None:
         self._paused = False
-        self._consumer.resume([TopicPartition(*slot) for slot in sorted(self._owned)])
+        # those first that gave nothing to this batch: what the first ones give may fill the next
+        served = self._batch.first if self._batch is not None else {}
+        again = sorted(self._owned, key=lambda slot: (slot in served, slot))
+        self._consumer.resume([TopicPartition(*slot) for slot in again])
 
     def _statistics(self, text: str) -> None:
         positions = {slot: self._positions.get(slot) for slot in self._owned}

@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Producer
 from tests.support.chat_server import ChatServer, Reply
 from tests.support.kafka import Publishing
-from tests.support.remote import target
 from tests.support.stack import Stack, wait_until
+from tests.support.targets import target
 
 from penstock.contracts import topics
 from penstock.contracts.control import Cancel

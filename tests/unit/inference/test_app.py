@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 from tests.support.generation import completed, event_of, job_of
-from tests.support.remote import target
+from tests.support.targets import target
 
 from penstock.contracts.errors import ConfigurationError
 from penstock.runtime.app import Resources

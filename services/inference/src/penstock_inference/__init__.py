@@ -4,7 +4,7 @@ stage       RequestScreened -> CompletionGenerated: the thread that generates, i
 generating  the answers under way: deadlines, spans, streamed pieces, faults isolated
 backend     what the stage drives: requests in, pieces of text out
 streamed    what the reader of a stream has, where an answer begins again
-remote      that backend over servers that speak the OpenAI API
+targets     that backend over servers and local models, by their weights and shares
 switching   several backends as one: the promoted model, and those that still have requests
 models      the promoted model: loaded, followed, its successor loaded beside it
 local       that backend over the model in a local folder

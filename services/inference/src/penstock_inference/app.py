@@ -77,12 +77,12 @@ def _counting(resources: Resources) -> Callable[[int, int], None]:
 
 
 def _servers(settings: Settings, resources: Resources) -> Backend:
-    from penstock_inference.remote.backend import RemoteBackend  # noqa: PLC0415  # its client takes a second to import
-    from penstock_inference.remote.config import load  # noqa: PLC0415  # as above
+    from penstock_inference.targets.backend import TargetsBackend  # noqa: PLC0415  # its client takes a second to import
+    from penstock_inference.targets.config import load  # noqa: PLC0415  # as above
 
     config = load(settings.inference_targets)
     book = resources.tallies(topics.STATE_BUDGETS) if config.budgets.limited else None
-    backend = RemoteBackend(config, os.environ, registry=resources.registry, book=book)
+    backend = TargetsBackend(config, os.environ, registry=resources.registry, book=book)
     names = [target.name for target in config.targets]
     _log.info("inference.targets.loaded", names=names, rows=backend.rows, digest=config.digest)
     return backend

@@ -1,7 +1,7 @@
 """What generates text for the stage: one small interface, so that a local model and a server look alike.
 
 `local.LocalBackend` runs a model in a folder, `switching.SwitchingBackend` the one that is promoted and those that
-still have requests; servers are `remote.backend.RemoteBackend`. A backend knows no events, deadlines or Kafka; the
+still have requests; servers are `targets.backend.TargetsBackend`. A backend knows no events, deadlines or Kafka; the
 stage decides what a failed or late generation means.
 """
 

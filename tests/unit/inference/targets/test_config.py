@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.remote import config, target
+from tests.support.targets import config, target
 
 from penstock.contracts.errors import ConfigurationError
-from penstock_inference.remote.config import Config, load
+from penstock_inference.targets.config import Config, load
 
 YAML = """
 balance: least_busy

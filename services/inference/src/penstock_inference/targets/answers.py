@@ -17,13 +17,13 @@ import structlog
 from penstock.contracts.errors import InvalidRequest, LimitExceeded, PenstockError
 from penstock.runtime.logging import frames
 from penstock_inference.backend import FinishedBy, GenerationRequest, Piece, Provenance
-from penstock_inference.remote.budgets import Reservation, Spending
-from penstock_inference.remote.client import TargetClient
-from penstock_inference.remote.config import Target
-from penstock_inference.remote.faults import error_of, is_known, may_go_on
-from penstock_inference.remote.meters import Meters
-from penstock_inference.remote.pool import Pool, Turn
-from penstock_inference.remote.routing import Routing
+from penstock_inference.targets.budgets import Reservation, Spending
+from penstock_inference.targets.client import TargetClient
+from penstock_inference.targets.config import Target
+from penstock_inference.targets.faults import error_of, is_known, may_go_on
+from penstock_inference.targets.meters import Meters
+from penstock_inference.targets.pool import Pool, Turn
+from penstock_inference.targets.routing import Routing
 from penstock_inference.text import SafeText
 
 _log = structlog.get_logger()

@@ -18,20 +18,20 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from penstock_inference.backend import GenerationRequest, Piece, RequestFault
-from penstock_inference.remote.answers import Answers, input_tokens_of
-from penstock_inference.remote.budgets import Book, Spending
-from penstock_inference.remote.client import TargetClient, check, messages_of
-from penstock_inference.remote.config import Config
-from penstock_inference.remote.meters import Meters
-from penstock_inference.remote.pool import Pool
-from penstock_inference.remote.routing import Routing
+from penstock_inference.targets.answers import Answers, input_tokens_of
+from penstock_inference.targets.budgets import Book, Spending
+from penstock_inference.targets.client import TargetClient, check, messages_of
+from penstock_inference.targets.config import Config
+from penstock_inference.targets.meters import Meters
+from penstock_inference.targets.pool import Pool
+from penstock_inference.targets.routing import Routing
 
 STEP_S = 0.1
 """How long a step waits at most: deadlines are looked at between steps."""
 CLOSE_S = 10.0
 
 
-class RemoteBackend:
+class TargetsBackend:
     """Implements `backend.Backend`; `environment` holds the keys that the configuration names."""
 
     def __init__(

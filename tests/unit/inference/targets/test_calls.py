@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.support.chat_server import ChatServer, Reply
-from tests.support.remote import bench, request_of, target
+from tests.support.targets import bench, request_of, target
 
 from penstock.contracts.errors import (
     BackendTimeout,
@@ -21,8 +21,8 @@ from penstock.contracts.errors import (
     StageError,
 )
 from penstock.contracts.events import OutputFormat, PromptPart
-from penstock_inference.remote.client import messages_of
-from penstock_inference.remote.faults import retry_after_s
+from penstock_inference.targets.client import messages_of
+from penstock_inference.targets.faults import retry_after_s
 
 SHORT = {"connect_s": 5, "first_token_s": 0.3, "idle_s": 0.3, "total_s": 60}
 SAID = "You said: one two three"

@@ -21,7 +21,7 @@ from penstock.contracts.errors import ConnectionFailed, InvalidRequest, StageErr
 from penstock.contracts.events import GenerationParameters, OutputFormat, PromptPart
 from penstock.contracts.request import schema_of
 from penstock_inference.backend import FinishedBy, GenerationRequest
-from penstock_inference.remote.config import Target
+from penstock_inference.targets.config import Target
 
 _REASONS: Final[dict[str, FinishedBy]] = {"stop": "stop", "length": "length"}
 _TELLTALE: Final = ("x-stainless-", "openai-organization", "openai-project")

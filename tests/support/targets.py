@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from tests.support.chat_server import ChatServer
 
 from penstock.contracts.events import GenerationParameters, PromptPart
-from penstock_inference.backend import GenerationRequest, Piece, RequestFault
+from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
 from penstock_inference.targets.backend import TargetsBackend
 from penstock_inference.targets.budgets import Book
 from penstock_inference.targets.config import Config
@@ -119,12 +119,19 @@ class Bench:
 
 @contextmanager
 def bench(
-    *targets: dict[str, Any], environment: dict[str, str] | None = None, book: Book | None = None, **more: Any
+    *targets: dict[str, Any],
+    environment: dict[str, str] | None = None,
+    book: Book | None = None,
+    models: Mapping[str, Backend] | None = None,
+    **more: Any,
 ) -> Iterator[Bench]:
-    """A backend over these targets, closed at the end."""
+    """A backend over these targets, closed at the end; `models` are those of the local ones, by target."""
     registry = CollectorRegistry()
     book = book or MemoryBook()
-    backend = TargetsBackend(config(*targets, **more), environment or {}, registry=registry, book=book)
+    local = models or {}
+    backend = TargetsBackend(
+        config(*targets, **more), environment or {}, lambda target: local[target.name], registry=registry, book=book
+    )
     try:
         yield Bench(backend, registry)
     finally:

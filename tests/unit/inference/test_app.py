@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
+from itertools import count
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 from tests.support.generation import completed, event_of, job_of
+from tests.support.models import SHIPPED, tiny
+from tests.support.stack import wait_until
 from tests.support.targets import target
 
 from penstock.contracts.errors import ConfigurationError
+from penstock.models.errors import NoSuchModel
+from penstock.models.manifest import Source
+from penstock.models.registry import Registry
 from penstock.runtime.app import Resources
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import BadSettings, parse
@@ -79,6 +86,62 @@ def test_builds_the_stage_over_servers_where_targets_are_given(monkeypatch: pyte
     resources.close()
 
 
+@pytest.mark.parametrize("engine", ["penstock", "genai"])
+def test_a_folder_is_run_by_the_engine_that_is_set(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    settings = _settings(monkeypatch, MODEL_DIR=str(TINY), INFERENCE_ENGINE=engine)
+    resources = Resources(settings, Names(""), "inference")
+    stage = build(settings, resources)
+    job = job_of(event_of(max_tokens=2))
+    stage.start(job)
+    job.wait()
+    stage.close()
+    resources.close()
+    prompt = completed(job).completion.usage.prompt_tokens
+    assert f'kind="computed",stage="inference"}} {float(prompt)}' in generate_latest(resources.registry).decode()
+    assert ("engine" in stage.versions) == (engine == "genai")
+
+
+@pytest.mark.parametrize("engine", [None, "genai"])
+def test_a_local_target_follows_its_alias(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str | None) -> None:
+    registry = Registry(tmp_path / "registry", SHIPPED)
+    for name, context in (("a", 256), ("b", 128)):
+        registry.add(
+            tiny(tmp_path / name, context_length=context), source=Source(kind="folder", location="x"), name=name
+        )
+    registry.promote("a", alias="canary")
+    own = {"name": "own", "local": "canary", "max_in_flight": 2} | ({"engine": engine} if engine else {})
+    settings = _settings(
+        monkeypatch,
+        INFERENCE_TARGETS=json.dumps({"targets": [own]}),
+        MODELS_DIR=str(tmp_path / "registry"),
+        MODELS_POLL_MS="50",
+    )
+    resources = Resources(settings, Names(""), "inference")
+    stage = build(settings, resources)
+    assert stage.room() == 2 + settings.inference_queue
+    numbers = count()
+
+    def made_by() -> str:
+        job = job_of(event_of(f"r{next(numbers)}", max_tokens=2))
+        stage.start(job)
+        job.wait()
+        return completed(job).context.versions["model"]
+
+    assert made_by() == f"own:{registry.find('a').manifest.answers}"
+    registry.promote("b", alias="canary")
+    wait_until(lambda: made_by() == f"own:{registry.find('b').manifest.answers}", "the second model's answer")
+    stage.close()
+    resources.close()
+    assert not [thread for thread in threading.enumerate() if thread.name in ("models", "model own", "targets")]
+
+
+def test_a_local_target_that_is_not_there_ends_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    targets = json.dumps({"targets": [{"name": "own", "local": "nobody"}]})
+    settings = _settings(monkeypatch, INFERENCE_TARGETS=targets, MODELS_DIR=str(tmp_path))
+    with pytest.raises(NoSuchModel, match="nobody"):
+        build(settings, Resources(settings, Names(""), "inference"))
+
+
 def test_targets_that_cannot_work_are_refused_by_the_variables_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for targets in ('{"targets": []}', "nowhere.yaml", json.dumps({"targets": [target("a", api_key_env="NO_KEY")]})):
         settings = _settings(monkeypatch, INFERENCE_TARGETS=targets)
@@ -98,6 +161,7 @@ def test_targets_that_cannot_work_are_refused_by_the_variables_name(monkeypatch:
         ("INFERENCE_STALL_MS", "0"),
         ("INFERENCE_PREFIX_MIB", "-1"),
         ("INFERENCE_ROW", "4"),
+        ("INFERENCE_ENGINE", "other"),
     ],
 )
 def test_bad_settings_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -8,6 +8,8 @@ targets     that backend over servers and local models, by their weights and sha
 switching   several backends as one: the promoted model, and those that still have requests
 models      the promoted model: loaded, followed, its successor loaded beside it
 local       that backend over the model in a local folder
+opening     a folder, by the engine that is asked for
+genai       the engine that is onnxruntime-genai, an extra
 answers     one answer under way: its tokens, text and likelihoods
 text        incremental detokenization; holds back what may yet become something else
 scheduler   continuous batching: plan a pass over rows and prompts, take what came of it

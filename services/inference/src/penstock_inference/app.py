@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -14,8 +14,9 @@ from penstock.contracts import topics
 from penstock.runtime.app import Resources, serve
 from penstock.runtime.stage import UnorderedStage
 from penstock_inference.backend import Backend
-from penstock_inference.local import LocalBackend
-from penstock_inference.models import Models, load_local
+from penstock_inference.models import LoadModel, Models, load_local
+from penstock_inference.opening import open_folder
+from penstock_inference.prefixes import Counted
 from penstock_inference.runner import Limits
 from penstock_inference.settings import Settings
 from penstock_inference.stage import STAGE, InferenceStage
@@ -25,7 +26,7 @@ _log = structlog.get_logger()
 
 def build(settings: Settings, resources: Resources) -> UnorderedStage:
     """The stage with everything it needs."""
-    backend = _servers(settings, resources) if settings.inference_targets else _local(settings, resources)
+    backend = _targets(settings, resources) if settings.inference_targets else _local(settings, resources)
     return InferenceStage(
         backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
     )
@@ -33,7 +34,17 @@ def build(settings: Settings, resources: Resources) -> UnorderedStage:
 
 def _local(settings: Settings, resources: Resources) -> Backend:
     """The model of one folder, or whatever an alias of the registry points at."""
-    limits = Limits(
+    limits, counted = _limits(settings), _counting(resources)
+    if settings.model_dir is not None:
+        backend = open_folder(settings.model_dir, limits, counted, settings.inference_engine)
+        _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
+        return backend
+    load = partial(load_local, limits=limits, counted=counted, engine=settings.inference_engine)
+    return _followed(settings, resources, settings.model, load, alone=False)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
         rows=settings.inference_rows,
         context=settings.inference_context,
         threads=settings.inference_threads,
@@ -42,24 +53,22 @@ def _local(settings: Settings, resources: Resources) -> Backend:
         stall_s=settings.inference_stall_ms / 1000,
         prefix_mib=settings.inference_prefix_mib,
     )
-    counted = _counting(resources)
-    if settings.model_dir is not None:
-        backend = LocalBackend.load(settings.model_dir, limits)
-        backend.prefixes.counted = counted
-        _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-        return backend
+
+
+def _followed(settings: Settings, resources: Resources, reference: str, load: LoadModel, *, alone: bool) -> Backend:
     models = Models(
         settings.registry,
-        settings.model,
-        partial(load_local, limits=limits, counted=counted),
+        reference,
+        load,
         count=resources.count_model,
         poll_s=settings.models_poll_ms / 1000,
         linger_s=settings.inference_linger_s,
+        alone=alone,
     )
     return models.backend
 
 
-def _counting(resources: Resources) -> Callable[[int, int], None]:
+def _counting(resources: Resources) -> Counted:
     """Counts the tokens of prompts, reused and computed."""
     tokens = Counter(
         "penstock_prefix_tokens",
@@ -76,13 +85,21 @@ def _counting(resources: Resources) -> Callable[[int, int], None]:
     return count
 
 
-def _servers(settings: Settings, resources: Resources) -> Backend:
+def _targets(settings: Settings, resources: Resources) -> Backend:
     from penstock_inference.targets.backend import TargetsBackend  # noqa: PLC0415  # its client takes a second to import
-    from penstock_inference.targets.config import load  # noqa: PLC0415  # as above
+    from penstock_inference.targets.config import Target, load  # noqa: PLC0415  # as above
 
     config = load(settings.inference_targets)
     book = resources.tallies(topics.STATE_BUDGETS) if config.budgets.limited else None
-    backend = TargetsBackend(config, os.environ, registry=resources.registry, book=book)
+    limits, counted = _limits(settings), _counting(resources)
+
+    def open_local(target: Target) -> Backend:
+        of_target = replace(limits, rows=target.max_in_flight)
+        engine = target.engine or settings.inference_engine
+        load_it = partial(load_local, limits=of_target, counted=counted, engine=engine)
+        return _followed(settings, resources, target.model, load_it, alone=True)
+
+    backend = TargetsBackend(config, os.environ, open_local, registry=resources.registry, book=book)
     names = [target.name for target in config.targets]
     _log.info("inference.targets.loaded", names=names, rows=backend.rows, digest=config.digest)
     return backend

@@ -113,6 +113,20 @@ def test_every_parameter_gives_what_it_gives_with_our_engine() -> None:
             assert (their.token, their.logprob) == (our.token, pytest.approx(our.logprob, abs=1e-4))
 
 
+def test_a_model_that_our_engine_refuses_is_served(tmp_path: Path) -> None:
+    folder = tiny(tmp_path / "apart")
+    path = folder / "genai_config.json"
+    config = json.loads(path.read_text())
+    config["search"]["past_present_share_buffer"] = False
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigurationError, match="past_present_share_buffer"):
+        open_folder(folder, LIMITS)
+    requests = _mixed()[:9]
+    assert _plain(_answers(open_folder(folder, LIMITS, engine="genai"), requests)) == _plain(
+        _answers(LocalBackend.load(TINY, LIMITS), requests)
+    )
+
+
 def test_a_place_is_free_one_step_after_a_cancellation() -> None:
     backend = _genai(rows=1)
     backend.add(_request(1))

@@ -19,6 +19,7 @@ from penstock_inference.adapters import read
 from penstock_inference.backend import GenerationRequest, RequestFault
 from penstock_inference.layout import ModelLayout
 from penstock_inference.local import LocalBackend
+from penstock_inference.opening import open_folder
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.scheduler import GRID
 
@@ -38,7 +39,7 @@ def add(registry: Registry, folder: Path, base: str = "tiny") -> Entry:
 
 
 def backend(registry: Registry, base: str = "tiny", **limits: int) -> LocalBackend:
-    return LocalBackend.load(registry.find(base).folder, Limits(**{"rows": 4, **limits}), registry)
+    return LocalBackend.load(registry.find(base).folder, Limits(**{"rows": 4, **limits}), registry=registry)
 
 
 def request(key: int, text: str, entry: Entry | None = None, max_tokens: int = 24) -> GenerationRequest:
@@ -57,8 +58,8 @@ def finish(backend: LocalBackend) -> dict[int, str]:
 
 def slots_of(backend: LocalBackend) -> AdapterSlots | None:
     """What it has in memory."""
-    assert isinstance(backend._runner, OnnxRunner)
-    return backend._runner.adapters
+    assert backend._adapters is not None
+    return backend._adapters._runner.adapters
 
 
 def answers(backend: LocalBackend, requests: Sequence[GenerationRequest]) -> dict[int, str]:
@@ -171,15 +172,18 @@ def test_kept_beginnings_never_cross_adapters(registry: Registry, tmp_path: Path
     entries = [add(registry, adapter(tmp_path / f"a{seed}", seed=seed)) for seed in (1, 2)]
     shared = "the model and the runner take a prompt and give an answer which is then recorded"
     bare = [backend(registry, prefix_mib=0) for _ in range(3)]
-    with_cache = backend(registry)
+    counted: list[tuple[int, int]] = []
+    with_cache = LocalBackend.load(
+        registry.find("tiny").folder, Limits(rows=4), lambda *counts: counted.append(counts), registry
+    )
     for _ in range(2):
         for which, entry in enumerate([None, *entries]):
             for tail in ("a", "b"):
                 asked = request(1, shared + tail, entry)
                 assert answers(with_cache, [asked]) == answers(bare[which], [asked])
-    cache = with_cache.prefixes
-    whole = cache.reused_tokens + cache.computed_tokens
-    assert cache.reused_tokens == (whole // 12 // GRID * GRID) * 9  # of twelve prompts three had nothing before them
+    reused, computed = (sum(counts) for counts in zip(*counted, strict=True))
+    whole = reused + computed
+    assert reused == (whole // 12 // GRID * GRID) * 9  # of twelve prompts three had nothing before them
 
 
 def test_slots_are_bounded_and_the_least_recently_used_goes_first(registry: Registry, tmp_path: Path) -> None:
@@ -227,8 +231,9 @@ def test_what_cannot_be_used_is_refused_and_says_what_there_is(registry: Registr
     with pytest.raises(StageError, match="no adapter of the model that serves") as refused:
         backend(registry, "builtin").add(request(1, "x", entry))
     assert refused.value.code == "adapter_of_another_model"
-    for none in (LocalBackend.load(TINY, Limits()), backend(registry, adapters=0)):
-        with pytest.raises(StageError) as refused:
+    genai = open_folder(registry.find("tiny").folder, Limits(rows=1), engine="genai", registry=registry)
+    for none in (LocalBackend.load(TINY, Limits()), backend(registry, adapters=0), genai):
+        with pytest.raises(StageError, match="PENSTOCK_INFERENCE_ENGINE") as refused:
             none.add(request(1, "x", entry))
         assert refused.value.code == "unknown_adapter"
 

@@ -14,8 +14,9 @@ from tests.support.kafka import Publishing, Slot, place_of
 from tests.support.models import SHIPPED
 from tests.support.stack import SERVICES, Stack
 
+from penstock.models.entries import Entry
 from penstock.models.manifest import Source
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 

@@ -16,8 +16,9 @@ from tests.support.stack import wait_until
 
 from penstock.contracts import topics
 from penstock.contracts.results import RequestFinished
+from penstock.models.entries import Entry
 from penstock.models.manifest import Source
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 from penstock.vault import new_key
 
 

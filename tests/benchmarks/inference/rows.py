@@ -55,7 +55,7 @@ def main() -> int:
     }
     table = Table(
         *("rows", "tokens/s", "ratio", "tokens/processor s", "first token p50, ms", "p95, ms"),
-        title=f"{options.model.name}, engine {options.engine}: {options.requests} requests, {options.threads} thread(s)",
+        title=f"{options.model.name}, engine {options.engine}: {options.requests} requests, {options.threads} threads",
     )
     base = found[options.rows[0]]["tokens_per_s"]
     for rows, row in found.items():

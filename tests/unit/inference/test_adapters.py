@@ -12,8 +12,9 @@ from tests.support.generation import event_of
 from tests.support.models import SHIPPED, TINY, tiny
 
 from penstock.contracts.errors import StageError
+from penstock.models.entries import Entry
 from penstock.models.manifest import Source
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 from penstock_inference.adapter_slots import AdapterSlots
 from penstock_inference.adapters import read
 from penstock_inference.backend import GenerationRequest, RequestFault

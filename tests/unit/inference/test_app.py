@@ -18,9 +18,10 @@ from tests.support.targets import target
 
 from penstock.contracts.errors import ConfigurationError, StageError
 from penstock.contracts.events import PromptPart
+from penstock.models.entries import Entry
 from penstock.models.errors import NoSuchModel
 from penstock.models.manifest import Source
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 from penstock.runtime.app import Resources
 from penstock.runtime.kafka import Names
 from penstock.runtime.settings import BadSettings, parse

@@ -16,9 +16,10 @@ from tests.support.models import SHIPPED, tiny
 from tests.support.stack import wait_until
 
 from penstock.contracts.errors import ConfigurationError, Overloaded
+from penstock.models.entries import Entry
 from penstock.models.errors import NoSuchModel
 from penstock.models.manifest import Source
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 from penstock_inference.backend import Backend, GenerationRequest, Prompts
 from penstock_inference.models import Models, load_local
 from penstock_inference.runner import Limits

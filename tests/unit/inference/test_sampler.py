@@ -80,8 +80,8 @@ def test_a_draw_passes_the_weights_before_it(size: int) -> None:
     cumulative = np.cumsum(weights, dtype=np.float64) / weights.sum(dtype=np.float64)
     for draw in (0.0, *random.random(200), 1 - 2**-53):
         found = _draw(weights, float(draw))
-        assert (cumulative[found - 1] if found else 0.0) <= draw + 1e-12
-        assert draw <= cumulative[found] + 1e-12
+        assert (cumulative[found - 1] if found else 0.0) <= draw + 1e-6
+        assert draw <= cumulative[found] + 1e-6
 
 
 def test_what_has_no_weight_is_never_drawn() -> None:

@@ -53,6 +53,12 @@ def test_an_example_survives_its_line(tmp_path: Path) -> None:
     assert list(read_examples(tmp_path / "x.jsonl")) == [full, example("plain")]
 
 
+def test_a_label_is_known_unknown_or_follows_from_another() -> None:
+    row = example("x", labels={"harmful": 0, "toxicity": 1})
+    assert [row.label(name) for name in ("toxicity", "harm_fraud", "hate")] == [1, 0, None]
+    assert example("x", labels={"harmful": 1}).label("harm_fraud") is None
+
+
 def test_labels_come_from_the_value_and_null_drops_the_row(tmp_path: Path) -> None:
     save(tmp_path, "one/a.txt", "bad words\t1", "fine words\t0", "vague words\t9")
     row = entry(
@@ -216,6 +222,20 @@ def test_build_makes_anew_what_depends_on_something_else(
     assert building.digest("pii", 3, False, other) != building.digest("pii", 3, False, manifest), "held-out text counts"
     monkeypatch.setattr(building, "code_digest", lambda: "new code")
     assert building.digest("safety", 3, False, manifest) != first
+
+
+def test_the_code_that_examples_depend_on_counts_and_the_report_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("loading.py", "readers/base.py", "report/page.py", "cli.py"):
+        save(tmp_path, name, "first")
+    monkeypatch.setattr(building.resources, "files", lambda _: tmp_path)
+    first = building.code_digest()
+    save(tmp_path, "report/page.py", "second")
+    save(tmp_path, "cli.py", "second")
+    assert building.code_digest() == first
+    save(tmp_path, "readers/base.py", "second")
+    assert building.code_digest() != first
 
 
 def test_build_refuses_what_there_is_not(small: tuple[Path, manifests.Manifest], tmp_path: Path) -> None:

@@ -80,6 +80,19 @@ def test_no_file_pattern_of_the_shipped_manifest_is_on_two_sides() -> None:
             assert sides.setdefault((source.path, pattern), source.split) == source.split, source.name
 
 
+def test_attributions_name_what_training_reads_and_nothing_else(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path,
+        a=entry("one", "*.txt", origin="x/one"),
+        b=entry("one", "b.txt", origin="x/one"),
+        c=entry("two", "*.txt", origin="x/two", split="test"),
+        d=entry("three", "*.txt", origin="x/three", tasks=["pii"]),
+        e=entry("four", "*.txt", origin="x/four", tasks=["resource"], licence="CC0-1.0"),
+    )
+    lines = manifests.load(path).attributions(["safety"])
+    assert lines == ["- https://github.com/x/one (MIT): a, b", "- https://github.com/x/four (CC0-1.0): e"]
+
+
 def test_every_licence_is_a_permissive_one() -> None:
     text = manifests.shipped_path().read_text("utf-8")
     licences = {row["licence"] for row in yaml.safe_load(text)["sources"].values()}

@@ -16,8 +16,9 @@ import structlog
 
 from penstock.contracts.errors import ConfigurationError, StageError
 from penstock.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Change, LoraConfig, changes
+from penstock.models.entries import Entry, check
 from penstock.models.errors import ModelError
-from penstock.models.registry import Entry, Registry, check
+from penstock.models.registry import Registry
 from penstock.models.safetensors import Tensor
 from penstock_inference.adapter_slots import AdapterSlots, LayerChange, Matrix
 from penstock_inference.runner import OnnxRunner

@@ -14,8 +14,8 @@ from penstock.contracts import topics
 from penstock.contracts.errors import ConfigurationError
 from penstock.embeddings.background import Background
 from penstock.embeddings.encoder import Encoder
+from penstock.models.entries import Entry
 from penstock.models.errors import ModelDamaged
-from penstock.models.registry import Entry
 from penstock.runtime.app import Resources, serve
 from penstock.runtime.stage import UnorderedStage
 from penstock_inference.backend import Backend

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import structlog
 
+from penstock.models.entries import Entry
 from penstock.models.errors import ModelDamaged
 from penstock.models.following import Count, Following
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 from penstock.models.watch import Watch
 from penstock.runtime.logging import frames
 from penstock_inference.backend import Backend, EngineName, Prompts

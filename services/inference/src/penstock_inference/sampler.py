@@ -85,6 +85,7 @@ class Sampler:
         self._parameters = parameters
         self._constraint = constraint
         self._random = np.random.Generator(np.random.PCG64(seed))
+        self._scratch: Logits | None = None
         self._answer: Counter[int] = Counter()
         self._prompt = np.unique(np.asarray(prompt, dtype=np.intp))
         self.chosen: list[Chosen] | None = None if parameters.logprobs is None else []
@@ -116,7 +117,10 @@ class Sampler:
         if parameters.top_k is not None and parameters.top_k < len(scores):
             ids = _highest(scores, parameters.top_k)
             scores = scores[ids]
-        weights = _weights(scores, parameters.temperature)
+        if self._scratch is None or len(self._scratch) != len(scores):
+            # kept: the pages of so large a new array cost more than what is computed in it
+            self._scratch = np.empty_like(scores)
+        weights = _weights(scores, parameters.temperature, self._scratch)
         # of the likeliest token's weight, which is 1
         likely = weights * (weights >= parameters.min_p) if parameters.min_p else weights
         if parameters.top_p < 1.0:
@@ -154,11 +158,12 @@ def _likelihood(logits: Logits, token: int, count: int) -> Chosen:
     )
 
 
-def _weights(scores: Logits, temperature: float) -> Logits:
-    """Proportional to the probabilities, 1 for the likeliest."""
+def _weights(scores: Logits, temperature: float, out: Logits | None = None) -> Logits:
+    """Proportional to the probabilities, 1 for the likeliest; in `out`, where that is given."""
     with np.errstate(over="ignore"):  # what is so far below the best has no weight
-        weights: Logits = np.exp((scores - scores.max()) * np.float32(min(1.0 / temperature, _SHARPEST)))
-    return weights
+        out = np.subtract(scores, scores.max(), out=out)
+        out *= np.float32(min(1.0 / temperature, _SHARPEST))
+    return np.exp(out, out=out)
 
 
 def _highest(scores: Logits, count: int) -> Ids:
@@ -200,7 +205,7 @@ def _nucleus(scores: Logits, weights: Logits, top_p: float) -> Ids:
 
 def _draw(weights: Logits, draw: float) -> int:
     """Inverse transform sampling: the index at which the cumulative weight passes `draw` in [0, 1)."""
-    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK), dtype=np.float64))
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK)), dtype=np.float64)
     passed = draw * sums[-1]
     block = int(np.searchsorted(sums, passed, side="right"))
     if block == len(sums):  # rounded up to the very end

@@ -10,10 +10,11 @@ from dataclasses import replace
 import structlog
 
 from penstock.contracts.adapters import ADAPTER, ADAPTER_BASE, ADAPTER_DIGEST
+from penstock.models.entries import Entry
 from penstock.models.errors import ModelError
 from penstock.models.following import Count, Following
 from penstock.models.manifest import Manifest
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 from penstock.models.watch import Stamp, Watch, stamp
 from penstock_preprocess.model import PromptModel
 

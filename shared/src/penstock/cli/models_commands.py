@@ -24,7 +24,7 @@ from penstock.cli.models_registry import (
 from penstock.cli.options import Json, print_json
 from penstock.cli.render import err, out, printable
 from penstock.models.aliases import Aliases
-from penstock.models.registry import Entry, problems
+from penstock.models.entries import Entry, problems
 
 models_app = typer.Typer(
     no_args_is_help=True,

@@ -16,8 +16,9 @@ from penstock.cli.state import StateFolder
 from penstock.local.errors import ProjectRootError
 from penstock.local.root import project_root
 from penstock.models.aliases import Aliases
+from penstock.models.entries import Entry
 from penstock.models.manifest import Licence
-from penstock.models.registry import EMBEDDED, Entry, Registry
+from penstock.models.registry import EMBEDDED, Registry
 
 MODELS_DIR_VARIABLE = "PENSTOCK_MODELS_DIR"
 

@@ -137,7 +137,8 @@ class Run:
             stage, os.environ, broker=broker, prefix=self._replays.prefix, port=port, viewer=None, vault_key=key
         )
         once = {"PENSTOCK_EXACTLY_ONCE": "true", "PENSTOCK_INTERACTIVE_DELIVERY": "exactly_once"}
-        return {**own, **once, **self._manifest.settings}
+        generated = {"PENSTOCK_INFERENCE_CACHE_MIB": "0"}  # what is compared is what the stage makes of each record
+        return {**own, **once, **generated, **self._manifest.settings}
 
     def run(self, watch: Watch, *, undo: Callable[[], object] | None = None) -> None:
         """Start the stage, copy the window, wait until each copy has its outcome, end the stage.

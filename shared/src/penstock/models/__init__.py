@@ -15,7 +15,8 @@ convert    a Hugging Face folder to one that is served, where the extra is insta
 adding     fetch, convert and add in one
 storage    atomic writes, locks, copying
 aliases    `champion`, `canary`: promoted, rolled back
-registry   adding, finding, verifying, removing
+registry   adding, finding, promoting, removing
+entries    one revision, and whether its files are whole
 watch      noticing that an alias points elsewhere
 following  loading what it points at then, and keeping the old one where that fails
 

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 import structlog
 
 from penstock.contracts.errors import PenstockError
-from penstock.models.registry import Entry
+from penstock.models.entries import Entry
 from penstock.models.watch import Watch
 
 _log = structlog.get_logger()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from penstock.models.aliases import ALIASES_FILE
+from penstock.models.entries import Entry
 from penstock.models.errors import ModelRefused
-from penstock.models.registry import Entry, Registry
+from penstock.models.registry import Registry
 
 Stamp = tuple[int, int, int]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -39,6 +39,13 @@ DELIVERY = {"stream": True, "cache": True}
 
 def test_every_parameter_is_in_the_key_or_only_about_delivery() -> None:
     assert OTHER_VALUES.keys() | DELIVERY.keys() == set(GenerationParameters.model_fields)
+
+
+def test_every_field_of_a_request_is_in_the_key_or_only_about_who_asks() -> None:
+    in_the_key = {"prompt", "parameters", "tenant", "prompts", "adapter"}
+    # `seed` is made of the request id where the parameters name none
+    of_who_asks = {"key", "seed", "request_id", "input_tokens"}
+    assert in_the_key | of_who_asks == {field.name for field in fields(GenerationRequest)}
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)

@@ -11,12 +11,13 @@ import pytest
 from tests.support.adapters import MODULES, Pairs, adapter, matrices, peft
 from tests.support.models import SHIPPED, TINY, hugging_face, safetensors, tiny
 
+from penstock.models.entries import Entry, problems
 from penstock.models.errors import ModelRefused, NoSuchModel
 from penstock.models.facts import Given
 from penstock.models.manifest import Source
 from penstock.models.projections import projections
 from penstock.models.protobuf import field
-from penstock.models.registry import Entry, Registry, problems
+from penstock.models.registry import Registry
 
 HERE = Source(kind="folder", location="/somewhere")
 

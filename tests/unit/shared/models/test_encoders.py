@@ -14,8 +14,9 @@ from tests.support.models import SHIPPED
 
 from penstock.embeddings.encoder import Encoder
 from penstock.models.adding import How, add_folder
+from penstock.models.entries import Entry, problems
 from penstock.models.errors import ModelRefused
-from penstock.models.registry import Entry, Registry, problems
+from penstock.models.registry import Registry
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from tests.support.hub import COMMIT, FakeHub
 from tests.support.models import SHIPPED, hugging_face, tiny
 
 from penstock.models.adding import How, Result, add_from_hub
+from penstock.models.entries import problems
 from penstock.models.errors import HubError, ModelDamaged, ModelError, ModelRefused
 from penstock.models.hub import Hub, download_folder, parse
-from penstock.models.registry import Registry, problems
+from penstock.models.registry import Registry
 from penstock.models.storage import PARTIAL
 
 LARGE = "model.onnx.data"

@@ -13,10 +13,11 @@ from tests.support.models import SHIPPED, TINY, hugging_face, tiny
 from penstock.models import registry as registry_module
 from penstock.models import storage
 from penstock.models.aliases import ALIASES_FILE, BUILTIN, CHAMPION
+from penstock.models.entries import check, problems
 from penstock.models.errors import ModelDamaged, ModelError, ModelRefused, NoSuchModel
 from penstock.models.facts import Given
 from penstock.models.manifest import Evaluation, Source
-from penstock.models.registry import Added, Registry, check, problems
+from penstock.models.registry import Added, Registry
 
 HERE = Source(kind="folder", location="/somewhere")
 

@@ -17,15 +17,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from penstock_tuning.data.augment.phrases import SOURCE as GENERATED_PHRASES
+from penstock_tuning.data.augment.phrases import generate as generate_phrases
+from penstock_tuning.data.augment.plan import TASKS as AUGMENTED_TASKS
+from penstock_tuning.data.augment.plan import augmented, tools
 from penstock_tuning.data.balance import weighted
 from penstock_tuning.data.cleaning import Cleaned, clean
 from penstock_tuning.data.errors import DataError
-from penstock_tuning.data.example import SPLITS, TASKS, Example, read_examples, write_examples
+from penstock_tuning.data.example import RESOURCE, SPLITS, TASKS, Example, read_examples, write_examples
 from penstock_tuning.data.loading import load_source
 from penstock_tuning.data.manifest import Manifest, load
-from penstock_tuning.data.similar import Sequences
+from penstock_tuning.data.people.generate import SOURCE as GENERATED_NAMES
+from penstock_tuning.data.people.generate import generate as generate_names
+from penstock_tuning.data.similar import Sequences, words
 
 CACHE = Path("build/penstock-data")
+_NO_PART = ("manifest.yaml", "cli.py", "report")
+"""Entries of the package that no example depends on; of the manifest the sources count one by one."""
 
 Progress = Callable[[str], None]
 
@@ -63,7 +71,7 @@ def build(
         task: `safety`, `pii`, `entailment`, `similarity` or `text` (passages for pretraining, without labels).
         split: `train`, `validation` or `test`: whole sources each.
         seed: of every draw: caps, generated text, augmentation, order.
-        augment: adds augmented copies to a `train` split; the other splits are never changed.
+        augment: adds augmented copies to `train` of `safety`, `pii` and `entailment`; no other split is changed.
         root: the data folder (`PENSTOCK_DATA`).
         cache: where the files are kept; a folder of it can be deleted at any time.
         manifest: another manifest than the one of the package.
@@ -75,8 +83,8 @@ def build(
     """
     if task not in TASKS or split not in SPLITS:
         raise DataError(f"no split {split!r} of a task {task!r}: tasks are {TASKS}, splits {SPLITS}")
-    if augment and split != "train":
-        raise DataError(f"only train is augmented, not {split}")
+    if augment and (split != "train" or task not in AUGMENTED_TASKS):
+        raise DataError(f"augmented are {AUGMENTED_TASKS}, and of these train only; not {task} {split}")
     manifest = manifest or load()
     folder = cache / f"{task}-{digest(task, seed, augment, manifest)[:16]}"
     if not (folder / "card.json").exists():
@@ -90,34 +98,74 @@ def digest(task: str, seed: int, augment: bool, manifest: Manifest) -> str:
     parts = [task, str(seed), str(augment), code_digest()]
     for name in sorted(manifest.sources):
         source = manifest.sources[name]
-        if task in source.tasks or source.split != "train":
+        if task in source.tasks or source.split != "train" or RESOURCE in source.tasks:
             parts.append(source.model_dump_json())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def code_digest() -> str:
-    """Of the modules and tables of this package, the manifest aside."""
+    """Of the modules and tables that the examples depend on."""
     total = hashlib.sha256()
     stack = [resources.files("penstock_tuning.data")]
     found = []
     while stack:
         for entry in stack.pop().iterdir():
+            if entry.name in _NO_PART:
+                continue
             if entry.is_dir():
                 stack.append(entry)
-            elif entry.name.endswith((".py", ".yaml")) and entry.name != "manifest.yaml":
+            elif entry.name.endswith((".py", ".yaml")):
                 found.append(entry)
     for entry in sorted(found, key=str):
         total.update(entry.name.encode() + entry.read_bytes())
     return total.hexdigest()
 
 
-def cleaned(task: str, seed: int, root: Path, manifest: Manifest, progress: Progress) -> Cleaned:
-    """All splits of a task after cleaning, with the counts of what went."""
+def cleaned(
+    task: str,
+    seed: int,
+    root: Path,
+    manifest: Manifest,
+    progress: Progress,
+    *,
+    known: Mapping[str, Sequences] | None = None,
+) -> Cleaned:
+    """All splits of a task after cleaning, with the counts of what went; `known` is `held_out`'s, made where absent."""
     loaded: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for source in manifest.of(task):
         loaded[source.split] += load_source(source, task, root, seed)
     progress(f"{task}: {sum(map(len, loaded.values()))} rows read")
-    return clean(loaded, held_out(seed, root, manifest))
+    result = clean(loaded, known or held_out(seed, root, manifest))
+    if any(RESOURCE in source.tasks for source in manifest.sources.values()):
+        _add_generated(task, result, seed, root, manifest)
+    return result
+
+
+def _add_generated(task: str, result: Cleaned, seed: int, root: Path, manifest: Manifest) -> None:
+    """Add generated text to every split, after cleaning: texts of one template resemble each other on purpose."""
+    if task == "pii":
+        _add_names(result, seed, root, manifest)
+    if task == "safety":
+        for split in SPLITS:
+            made = list(generate_phrases(split, seed))
+            result.counts[GENERATED_PHRASES]["kept"] += len(made)
+            result.splits[split] += made
+
+
+def _add_names(result: Cleaned, seed: int, root: Path, manifest: Manifest) -> None:
+    """Add text with names; held-out splits keep no name that a training text has marked."""
+    result.splits["train"] += generate_names("train", seed, manifest, root)
+    known = {word for example in result.splits["train"] for word in _name_words(example)}
+    for split in SPLITS[1:]:
+        result.splits[split] += generate_names(split, seed, manifest, root, known)
+    made = (example for rows in result.splits.values() for example in rows if example.source == GENERATED_NAMES)
+    result.counts[GENERATED_NAMES]["kept"] = sum(1 for _ in made)
+
+
+def _name_words(example: Example) -> Iterator[str]:
+    for span in example.spans:
+        if span.label == "PERSON":
+            yield from (word for word in words(example.text[span.start : span.end]) if len(word) > 2)
 
 
 def held_out(seed: int, root: Path, manifest: Manifest) -> dict[str, Sequences]:
@@ -140,8 +188,13 @@ def _make(
     part.mkdir(parents=True)
     counts: dict[str, int] = {}
     by_source: dict[str, dict[str, int]] = {}
+    made: Counter[str] = Counter()
     for split in SPLITS:
-        examples = weighted(result.splits[split])
+        rows = result.splits[split]
+        if augment and split == "train":
+            rows = [*rows, *augmented(task, rows, tools(manifest, root), seed)]
+            made = Counter(example.augmented for example in rows if example.augmented)
+        examples = weighted(rows)
         random.Random(f"{seed}:{task}:{split}").shuffle(examples)
         counts[split] = write_examples(examples, part / f"{split}.jsonl")
         by_source[split] = dict(sorted(Counter(example.source for example in examples).items()))
@@ -153,6 +206,7 @@ def _make(
         "digest": digest(task, seed, augment, manifest),
         "splits": counts,
         "sources": by_source,
+        "augmented": dict(sorted(made.items())),
         "removed": {name: dict(sorted(row.items())) for name, row in sorted(result.counts.items())},
         "data": {source.name: source.digest for source in manifest.of(task)},
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from penstock_tuning.data.example import SPLITS, Example
 from penstock_tuning.data.similar import NearIndex, Sequences, shingles, signature, words
 
-REASONS = ("exact duplicate", "contradiction", "near-duplicate", "shared with held-out", "kept")
+REASONS = ("exact duplicate", "near-duplicate", "shared with held-out", "contradiction", "kept")
 _TRIPLE = 3
 
 

@@ -1,4 +1,4 @@
-"""Commands of the training data: verify, build."""
+"""Commands of the training data: verify, build, report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from penstock_tuning.data import manifest as manifests
+from penstock_tuning.data.augment.plan import TASKS as AUGMENTED_TASKS
 from penstock_tuning.data.build import CACHE
 from penstock_tuning.data.build import build as run_build
 from penstock_tuning.data.example import SPLITS, TASKS
+from penstock_tuning.data.report import figures, page
 from penstock_tuning.lm.errors import TuningError
 
 app = typer.Typer(no_args_is_help=True, help="The public sets that models are trained on: check, build, report.")
@@ -63,20 +65,48 @@ def verify(
 
 
 @app.command()
+def notice(
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="What a model was trained for; all where none is named.")
+    ] = None,
+) -> None:
+    """Print the attribution lines that a model trained on these tasks owes."""
+    with _plain_errors():
+        for line in manifests.load().attributions(tasks or TASKS):
+            typer.echo(line)
+
+
+@app.command()
 def build(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}, or `all`.")] = "all",
     data: Data = DATA,
     cache: Cache = CACHE,
     seed: Seed = 7,
-    augment: Annotated[bool, typer.Option("--augment", help="Add augmented copies to train.")] = False,
+    augment: Annotated[bool, typer.Option("--augment", help="Augment train, where a task has it.")] = False,
 ) -> None:
     """Write the examples of a task as JSON lines and print their paths. The last line is JSON."""
     result = {}
     with _plain_errors():
         for name in TASKS if task == "all" else (task,):
             for split in SPLITS:
-                wanted = augment and split == "train"
+                wanted = augment and split == "train" and name in AUGMENTED_TASKS
                 built = run_build(name, split, seed, wanted, root=data, cache=cache, progress=_tell)
                 typer.echo(f"{name} {split}: {len(built)} examples in {built.path}")
                 result[f"{name}_{split}"] = len(built)
     typer.echo(json.dumps(result))
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="The page to write; its plots go beside it.")] = Path("data.md"),
+    data: Data = DATA,
+    seed: Seed = 7,
+) -> None:
+    """Read and clean everything and write what there is as a page with plots: some minutes. The last line is JSON."""
+    with _plain_errors():
+        manifest = manifests.load()
+        found = figures.collect(manifest, data, seed, _tell)
+    for path in page.write(found, manifest, seed, out):
+        typer.echo(f"wrote {path}")
+    rows = {f"{task}_{split}": own.examples for task, sides in found.splits.items() for split, own in sides.items()}
+    typer.echo(json.dumps({**rows, **{f"auc_{judged.label}": round(judged.auc, 3) for judged in found.noise}}))

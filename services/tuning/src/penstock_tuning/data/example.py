@@ -14,6 +14,8 @@ from typing import Any
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
 TASKS = ("safety", "pii", "entailment", "similarity", "text")
+RESOURCE = "resource"
+"""The task of lists that text is generated from; nothing is built for it."""
 SPLITS = ("train", "validation", "test")
 
 HARM = (
@@ -39,6 +41,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "entailment": ENTAILMENT,
     "similarity": SIMILARITY,
     "text": (),
+    RESOURCE: (),
 }
 
 
@@ -72,6 +75,13 @@ class Example:
     template: str = ""
     augmented: str = ""
     weight: float = 1.0
+
+    def label(self, name: str) -> int | None:
+        """What is known of a label: 0, 1, or None. A request that is not harmful is so in no category."""
+        known = self.labels.get(name)
+        if known is None and name in HARM and self.labels.get("harmful") == 0:
+            return 0
+        return known
 
     def to_json(self) -> str:
         """One line; empty fields are left out, keys are in a fixed order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -18,12 +18,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from penstock_tuning.data.errors import ManifestError, SourceMissingError
-from penstock_tuning.data.example import LABELS, SPLITS
+from penstock_tuning.data.example import LABELS, RESOURCE, SPLITS
 
 _DIGEST = re.compile(r"(?P<head>^  (?P<name>[a-z0-9_]+):\n(?:    .*\n)*?    digest: )\S+", re.M)
 
 Split = Literal["train", "validation", "test"]
-Task = Literal["safety", "pii", "entailment", "similarity", "text"]
+Task = Literal["safety", "pii", "entailment", "similarity", "text", "resource"]
 
 
 class Source(BaseModel):
@@ -114,6 +114,17 @@ class Manifest(BaseModel):
             source = self.sources[name]
             if task in source.tasks and split in (None, source.split):
                 yield source
+
+    def attributions(self, tasks: Collection[str]) -> list[str]:
+        """A line for each set that training of these tasks reads: where it is from, its licence, its parts."""
+        parts: dict[tuple[str, str], list[str]] = {}
+        for name, source in sorted(self.sources.items()):
+            if source.split == "train" and set(source.tasks) & {*tasks, RESOURCE}:
+                parts.setdefault((source.origin, source.licence), []).append(name)
+        return [
+            f"- https://github.com/{origin} ({licence}): {', '.join(names)}"
+            for (origin, licence), names in parts.items()
+        ]
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:

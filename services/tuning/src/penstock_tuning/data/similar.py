@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ def shingles(found: Sequence[str], size: int) -> Hashes:
     return np.unique(total)
 
 
+@lru_cache(maxsize=1 << 17)
 def _word_hash(word: str) -> int:
     raw = word.encode()
     # Two checksums of different starts: 64 bits that are the same on every machine, at C speed.
@@ -92,7 +94,8 @@ class NearIndex:
 
     @staticmethod
     def _keys(mine: Hashes) -> list[bytes]:
-        return [mine[band * _ROWS : (band + 1) * _ROWS].tobytes() for band in range(_BANDS)]
+        raw, size = mine.tobytes(), _ROWS * mine.itemsize
+        return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 class Sequences:

@@ -1,0 +1,1 @@
+"""The report on the data: figures, label noise, plots, and the page."""

@@ -59,8 +59,13 @@ def finish(backend: LocalBackend) -> dict[int, str]:
 
 def slots_of(backend: LocalBackend) -> AdapterSlots | None:
     """What it has in memory."""
+    return runner_of(backend).adapters
+
+
+def runner_of(backend: LocalBackend) -> OnnxRunner:
+    """What its passes run on."""
     assert backend._adapters is not None
-    return backend._adapters._runner.adapters
+    return backend._adapters._runner
 
 
 def answers(backend: LocalBackend, requests: Sequence[GenerationRequest]) -> dict[int, str]:
@@ -139,7 +144,7 @@ def test_rows_without_one_are_bit_equal_beside_rows_with_one(registry: Registry,
     layout = ModelLayout.read(SHIPPED)
     plain, ours = OnnxRunner(layout, Limits(rows=4)), backend(registry, "builtin")
     answers(ours, [request(1, "x", entry, max_tokens=1)])
-    runner, slots = ours._runner, slots_of(ours)
+    runner, slots = runner_of(ours), slots_of(ours)
     assert slots is not None
     prompts = [list(range(10, 40)), list(range(50, 97)), list(range(7, 30))]
     for row, prompt in enumerate(prompts):
@@ -312,7 +317,7 @@ def test_a_graph_that_can_have_no_adapters_fails_their_requests_alone(
     entry = add(registry, adapter(tmp_path / "tone"))
     ours = backend(registry)
     expected = answers(ours, [request(1, "the model")])
-    monkeypatch.setattr(ours._runner, "_cache", ours._runner._cache.astype(np.float16))
+    monkeypatch.setattr(runner_of(ours), "_cache", runner_of(ours)._cache.astype(np.float16))
     ours.add(request(2, "x", entry))
     with pytest.raises(RequestFault) as fault:
         ours.step()

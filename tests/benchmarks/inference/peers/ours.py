@@ -12,7 +12,6 @@ from penstock_inference.engine import Engine, Logits, Runner
 from penstock_inference.genai.engine import GenaiEngine
 from penstock_inference.genai.model import GenaiModel
 from penstock_inference.layout import ModelLayout
-from penstock_inference.local import Generates
 from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.scheduler import Generation
@@ -62,7 +61,7 @@ def likeliest(_: Generation, logits: Logits) -> int:
     return int(logits.argmax())
 
 
-def _served(engine: Generates, requests: Sequence[Request]) -> Run:
+def _served(engine: Engine | GenaiEngine, requests: Sequence[Request]) -> Run:
     desk = Desk(requests)
     while True:
         for request in desk.due():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +110,19 @@ def test_a_local_model_answers_as_it_does_by_itself() -> None:
         assert at.sample("gen_ai_client_operation_duration_seconds_count", error_type="", **labels) == 1
         assert at.sample("penstock_target_cost_total", target="own") == TOKENS
     assert model.closed
+
+
+def test_an_adapter_is_asked_of_local_targets_of_our_engine_alone(one: ChatServer) -> None:
+    class Adapted(Model):
+        def add(self, request: GenerationRequest) -> int:
+            return super().add(replace(request, adapter=None))
+
+    genai, ours = Adapted(), Adapted()
+    targets = (own("genai", engine="genai"), target("one", one), own("ours", role="fallback"))
+    with bench(*targets, models={"genai": genai, "ours": ours}) as at:
+        at.run(replace(_request(), adapter="tone@3f2a91c07d15"))
+        assert _model_of(at) == "ours"
+    assert (genai.added, ours.added, one.seen) == (0, 1, [])
 
 
 def test_a_server_that_dies_in_the_middle_is_followed_by_the_local_model(one: ChatServer) -> None:

@@ -44,7 +44,7 @@ check: setup ## Lint, types, import rules, schema compatibility, docs: what CI r
 	$(BIN)/pytest -q tests/docs
 
 .PHONY: faults
-faults: faults-services faults-unordered faults-brokers faults-network faults-zombie faults-poison faults-latency ## All long fault suites
+faults: faults-services faults-unordered faults-brokers faults-network faults-zombie faults-poison faults-latency faults-overload ## All long fault suites
 
 .PHONY: faults-services
 faults-services: setup system ## 5,000 requests while every service is killed in turn; last line JSON
@@ -73,6 +73,10 @@ faults-poison: setup system ## 10,000 bad inputs of every kind among 10,000 good
 .PHONY: faults-latency
 faults-latency: setup system ## Hops at least once, killed between output and commit; repeats end once; last line JSON
 	@$(BIN)/python -m tests.faults.latency
+
+.PHONY: faults-overload
+faults-overload: setup system ## Ten times the requests inference can do, for five minutes; last line JSON
+	@$(BIN)/python -m tests.faults.overload
 
 .PHONY: soak
 soak: setup system ## An hour of mixed load and faults: nothing lost, memory flat; a page with plots, last line JSON
@@ -114,6 +118,10 @@ eval-equality: setup $(TRAIN)/.ready ## Greedy answers beside those of transform
 .PHONY: eval-semantic-cache
 eval-semantic-cache: setup ## Hits and wrong hits of answers found by meaning; ENCODER=FOLDER, data in PENSTOCK_DATA; last line JSON
 	@$(BIN)/python -m tests.benchmarks.semantic $(ENCODER)
+
+.PHONY: eval-json
+eval-json: setup ## 500 answers held to 20 JSON Schemas: all valid, and what that costs; last line JSON
+	@$(BIN)/python -m tests.benchmarks.constrained
 
 .PHONY: setup
 setup: $(READY) ## The locked environment in .venv

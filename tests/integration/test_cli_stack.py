@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.watching import Inside, Watch
 
 from penstock.cli.services import SERVICES
 from penstock.cli.state import StackState, StateFolder
+from penstock.local.jars import cache_dir
+from penstock.local.root import project_root
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
+
+WATCHED_S = 30.0
 
 
 @dataclass
@@ -29,9 +35,10 @@ class Command:
     extra: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OTEL_"))}
+        dropped = ("PENSTOCK_", "OTEL_", "XDG_", "ORT_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         # the jars' cache is the machine's, not the test's
-        kept |= {name: os.environ[name] for name in ("PENSTOCK_CACHE",) if name in os.environ}
+        kept["PENSTOCK_CACHE"] = str(cache_dir())
         environment = {**kept, "PENSTOCK_STATE_DIR": str(self.folder), **self.extra}
         command = [sys.executable, "-m", "penstock.cli", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=environment)
@@ -40,6 +47,18 @@ class Command:
         state = StateFolder(self.folder).load()
         assert state is not None
         return state
+
+    def ports(self) -> set[int]:
+        """Those of the stack's components, as far as it is up."""
+        state = StateFolder(self.folder).load()
+        if state is None:
+            return set()
+        found = {service.port for service in state.services.values()}
+        for backing in (state.broker, state.viewer):
+            found |= {int(port) for port in re.findall(r":(\d+)\b", backing.address if backing is not None else "")}
+        properties = self.folder / "broker" / "server.properties"
+        listeners = re.findall(r"^listeners=.*", properties.read_text() if properties.exists() else "", re.MULTILINE)
+        return found | {int(port) for line in listeners for port in re.findall(r":(\d+)\b", line)}
 
     def processes(self) -> dict[int, str]:
         """Pid -> command line of every process that this state folder's name was given to."""
@@ -58,9 +77,28 @@ class Command:
 
 
 @pytest.fixture(scope="module")
-def penstock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Inside:
+    """Notes of all Python processes of the stack, with a home folder that nothing else writes to."""
+    allowed = (project_root(), Path(sys.prefix), tmp_path_factory.getbasetemp())
+    return Inside(tmp_path_factory.mktemp("watch") / "notes.jsonl", tmp_path_factory.mktemp("home"), allowed)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory, inside: Inside) -> Command:
+    """The command, with its stack not yet up."""
+    return Command(tmp_path_factory.mktemp("state"), inside.environment)
+
+
+@pytest.fixture(scope="module")
+def watch(command: Command, inside: Inside) -> Iterator[Watch]:
+    """All processes of the stack, the command's own and those that it has started, from before they start."""
+    with Watch(command.processes, command.ports, allowed=(*inside.allowed, cache_dir())) as watch:
+        yield watch
+
+
+@pytest.fixture(scope="module")
+def penstock(command: Command, watch: Watch) -> Iterator[Command]:
     """The command with its stack up, without containers."""
-    command = Command(tmp_path_factory.mktemp("state"))
     try:
         done = command("up", "--no-docker", "--json")
         assert done.returncode == 0, done.stderr
@@ -191,3 +229,16 @@ def test_down_leaves_a_broker_alone_that_was_only_named(penstock: Command, tmp_p
     assert other.processes() == {}
     assert status(penstock)["ok"]
     assert "nothing to end" in other("down").stdout
+
+
+def test_nothing_calls_home_or_writes_there(penstock: Command, watch: Watch, inside: Inside) -> None:
+    """Every process of the stack, from its start and through all that the tests above did with it."""
+    time.sleep(max(0.0, WATCHED_S - watch.seconds))
+    lines = "\n".join(watch.seen)
+    expected = [f"-m penstock_{name}" for name in SERVICES] + ["-m penstock.cli", "kafka.Kafka", "zipkin"]
+    assert [name for name in expected if name not in lines] == []
+    assert all(watch.seen[line] for line in watch.seen if "-m penstock_" in line)
+    assert watch.strays() == []
+    assert inside.strays(watch.ports) == []
+    noted = {note["program"].split("/")[-2] for note in inside.notes() if note["what"] == "connect"}
+    assert noted >= {"cli", *(f"penstock_{name}" for name in SERVICES)}

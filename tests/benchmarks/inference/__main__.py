@@ -34,6 +34,7 @@ from tests.benchmarks.inference.report import (
     figures,
     machine,
     missed,
+    same_first,
     shares,
     show,
 )
@@ -77,6 +78,7 @@ def large(console: Console, options: argparse.Namespace) -> dict[str, Any]:
     with Seat(Transformers, base / "hf", options.rows, options.threads) as seat:
         slow = seat.call("serve", work.burst[: options.rows])
     console.print(f"{title}: {TRANSFORMERS} {slow.rate:,.1f} tokens/s, one batch of {options.rows}", highlight=False)
+    found["same_first_token"][TRANSFORMERS] = same_first(measured[OURS].burst[0], slow)
     show(title, measured | {TRANSFORMERS: Measured(burst=[slow])}, console)
     return (
         found

@@ -145,6 +145,23 @@ def test_whatever_is_chosen_of_what_is_allowed_follows_the_schema(
         Draft202012Validator(SCHEMAS[which]).validate(json.loads(text))
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 400), max_size=12), st.integers(0, len(SCHEMAS) - 1))
+def test_what_is_allowed_of_all_is_allowed_by_itself(grammars: Grammars, bits: list[int], which: int) -> None:
+    constraint = grammars.of(schema(SCHEMAS[which]))
+    assert constraint is not None
+    for each in bits:
+        choice = np.flatnonzero(constraint.allowed())
+        constraint.accept(int(choice[each % len(choice)]))
+        if constraint.complete:
+            return
+    together = set(np.flatnonzero(constraint.allowed()).tolist())
+    alone = {token for token in range(VOCABULARY) if constraint.allows(token)}
+    assert together <= alone
+    # where the text can go on in one way alone, the mask leaves the longest token of it, of several
+    assert together == alone or len(together) == 1
+
+
 def test_json_object_begins_with_a_brace_and_control_tokens_are_no_text(grammars: Grammars) -> None:
     constraint = grammars.of(OBJECT)
     assert constraint is not None

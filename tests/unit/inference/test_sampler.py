@@ -165,16 +165,31 @@ class Odd:
 
     def __init__(self) -> None:
         self.accepted: list[int] = []
+        self.masks = 0
+
+    def allows(self, token: int) -> bool:
+        return bool(token % 2)
 
     def allowed(self) -> Any:
+        self.masks += 1
         return np.arange(5) % 2 == 1
 
     def accept(self, token: int) -> None:
         self.accepted.append(token)
 
 
-@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"min_p": 0.01}])
+def test_a_greedy_choice_that_is_allowed_needs_no_mask() -> None:
+    odd = Odd()
+    sampler = Sampler(GenerationParameters(model="m", max_tokens=9, temperature=0.0), 1, (), odd)
+    assert sampler.choose(np.array([0.0, 2.0, 1.0, 0.5, 0.0], dtype=np.float32)) == 1
+    assert odd.masks == 0
+    assert sampler.choose(np.array([0.0, 0.5, 1.0, 0.75, 0.0], dtype=np.float32)) == 3
+    assert odd.masks == 1
+    assert odd.accepted == [1, 3]
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (1.0, 1.0), (2.0, 0.999)])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"min_p": 0.01}])
 def test_only_what_is_allowed_is_chosen(temperature: float, top_p: float, more: dict[str, float]) -> None:
     odd = Odd()
     parameters = GenerationParameters(model="m", max_tokens=9, temperature=temperature, top_p=top_p, **more)

@@ -41,6 +41,20 @@ def test_refuses_what_is_no_json(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
+    [("42", 42), ('"text"', "text"), (" null\n", None), ("false", False), ('{"a": 1}', {"a": 1}), ("[]", [])],
+)
+def test_a_schema_may_ask_for_a_bare_value(text: str, value: Any) -> None:
+    assert parse(text, scalars=True) == (value, None)
+
+
+@pytest.mark.parametrize("text", ["no json", "NaN", "", '"cut of'])
+def test_a_bare_value_is_not_made_up(text: str) -> None:
+    with pytest.raises(StageError):
+        parse(text, scalars=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
     [
         ('{"a": NaN, "b": [-Infinity]}', {"a": None, "b": [None]}),
         ('{"a": 1e999}', {"a": None}),

@@ -57,10 +57,14 @@ class JsonConstraint:
     def allowed(self) -> npt.NDArray[np.bool_]:
         """Which tokens may come next: [vocabulary]. Raises StageError where the grammar got too complex."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = np.unpackbits(bits, count=self._vocabulary_size, bitorder="little").astype(np.bool_)
+        allowed = np.unpackbits(bits, count=self._vocabulary_size, bitorder="little").view(np.bool_)
         if self._matcher.is_error() or not allowed.any():
             raise StageError("the grammar of the answer allows no token", code="constraint_failed")
         return allowed
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next. Where the text can go on in one way alone, any token that begins it may."""
+        return bool(self._matcher.validate_tokens([token]))
 
     def accept(self, token: int) -> None:
         """The token that was chosen, one of those allowed."""

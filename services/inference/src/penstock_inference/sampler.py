@@ -58,6 +58,10 @@ class Constraint(Protocol):
         """Which tokens may come next: [vocabulary], at least one of them."""
         ...
 
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next: cheaper than `allowed`, which says so of all."""
+        ...
+
     def accept(self, token: int) -> None:
         """The token that was chosen, one of those allowed."""
         ...
@@ -98,15 +102,19 @@ class Sampler:
     def choose(self, logits: Logits) -> int:
         """The next token's id from logits of shape [vocabulary]; ties go to the lowest id."""
         scores = self._penalized(logits)
-        if self._constraint is not None:
-            scores = np.where(self._constraint.allowed(), scores, np.float32(-np.inf))
-        token = self._pick(scores)
-        if self._constraint is not None:
-            self._constraint.accept(token)
+        token = self._pick(scores) if self._constraint is None else self._held(scores, self._constraint)
         if self.chosen is not None:
             self.chosen.append(_likelihood(logits, token, self._parameters.logprobs or 0))
         self._answer[token] += 1
         return token
+
+    def _held(self, scores: Logits, constraint: Constraint) -> int:
+        """The next token among those that the constraint allows."""
+        best = int(np.argmax(scores))
+        if self._parameters.temperature > 0.0 or not constraint.allows(best):
+            best = self._pick(np.where(constraint.allowed(), scores, np.float32(-np.inf)))
+        constraint.accept(best)
+        return best
 
     def _pick(self, scores: Logits) -> int:
         parameters = self._parameters

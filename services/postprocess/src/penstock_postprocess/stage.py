@@ -126,7 +126,7 @@ def _cleaned(text: str, stop: tuple[str, ...]) -> tuple[str, dict[str, int]]:
 
 def _structured(text: str, output: OutputFormat, entities: Mapping[str, str]) -> tuple[str, int, str | None]:
     """JSON text that parses and follows the schema, the places restored, and the repair."""
-    value, repair = structured.parse(text)
+    value, repair = structured.parse(text, scalars=output.type == "json_schema")
     if output.type == "json_object":
         value = structured.require_object(value)
     value, restored = restore_value(value, entities)

@@ -28,19 +28,26 @@ INVALID_OUTPUT = "invalid_json_output"
 INVALID_SCHEMA = "invalid_json_schema"
 PATTERN_TIMEOUT_S = 0.05
 
+_NOTHING = object()
+
 _FENCED = re.compile(r"\A\s*```[A-Za-z]*\s*\n(?P<body>.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 
-def parse(text: str) -> tuple[Any, str | None]:
+def parse(text: str, *, scalars: bool = False) -> tuple[Any, str | None]:
     """The answer's JSON value and what had to be done to it: None, `json_fence_removed` or `json_repaired`.
 
-    Raises StageError where no object or array can be made of it.
+    With `scalars` a bare string, number, true, false or null is a value too, where it needs no repair.
+    Raises StageError where no value can be made of it.
     """
+
+    def wanted(value: Any) -> bool:
+        return value is not _NOTHING and (scalars or isinstance(value, dict | list))
+
     value, repair = _strict(text), None
     fenced = _FENCED.match(text)
-    if value is None and fenced is not None:
+    if not wanted(value) and fenced is not None:
         value, repair = _strict(fenced["body"]), "json_fence_removed"
-    if value is None:
+    if not wanted(value):
         value, repair = _repaired(text), "json_repaired"
     return _portable(value), repair
 
@@ -113,12 +120,11 @@ def dump(value: Any) -> str:
 
 
 def _strict(text: str) -> Any:
-    """The object or array that the text is; None where it is none, by RFC 8259 (no NaN, no Infinity)."""
+    """The value that the text is; _NOTHING where it is none, by RFC 8259 (no NaN, no Infinity)."""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict | list) else None
+        return _NOTHING
 
 
 def _repaired(text: str) -> Any:

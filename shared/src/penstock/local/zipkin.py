@@ -60,7 +60,9 @@ class LocalZipkin(LocalServer):
         jar = next(resolve_jars(pom, name="zipkin", version_property="zipkin.version").glob("*.jar"))
         self._port = self._wanted_port or free_port()
         command = [
-            java.program, *_JVM, "-jar", str(jar),
+            java.program, *_JVM,
+            # its own resolver would hold a socket of every interface
+            "-Dcom.linecorp.armeria.useJdkDnsResolver=true", "-jar", str(jar),
             # its own default is every interface of the machine
             f"--armeria.ports[0].ip={LOOPBACK}", f"--armeria.ports[0].port={self._port}",
             "--armeria.ports[0].protocols[0]=http", f"--zipkin.storage.mem.max-spans={self._max_spans}",

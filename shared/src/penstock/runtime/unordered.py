@@ -21,7 +21,7 @@ import structlog
 from confluent_kafka import Consumer
 
 from penstock.contracts.base import Message
-from penstock.contracts.errors import Cancelled, Expired, PenstockError
+from penstock.contracts.errors import Cancelled, PenstockError
 from penstock.contracts.headers import RequestHeaders
 from penstock.runtime import kafka
 from penstock.runtime.admission import Admission
@@ -32,6 +32,7 @@ from penstock.runtime.intake import Fresh, Intake, Lane
 from penstock.runtime.ledger import Begun, Ledger, key_of
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Settled
+from penstock.runtime.pace import Pace, passed
 from penstock.runtime.processor import Boundary, Interrupted, deadline_of
 from penstock.runtime.progress import Progress
 from penstock.runtime.publisher import STUCK_AFTER_S, Publisher, Stuck
@@ -108,6 +109,7 @@ class UnorderedWorker:
         self._admission = Admission(
             lowest=1, highest=settings.calls_max_running, target_s=settings.calls_first_output_ms / 1000
         )
+        self._pace = Pace(stage.name)
         self._inbox: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._running: dict[Call, Work] = {}
         self._closing = False
@@ -213,13 +215,18 @@ class UnorderedWorker:
             fresh = self._backlog.take(room, running=len(self._running))
             if fresh is None:
                 return
-            self._start(fresh)
+            # where too few others wait for the room there is, it is tried all the same: the backend may have got faster
+            others = self._backlog.unstarted >= room
+            if others and (late := self._pace.too_late(fresh, self._clock_ns() // 1_000_000)) is not None:
+                self._end(fresh, None, late)
+            else:
+                self._start(fresh)
 
     def _start(self, work: Work) -> None:
         found = self._ledger.find(work.ledger_key) if self._ledger is not None else None
         work.attempts += 1
         inbound = dataclasses.replace(work.inbound, now_ms=self._clock_ns() // 1_000_000)
-        note = partial(self._ledger.answer, work.ledger_key) if self._ledger is not None else _unnoted
+        note = partial(self._ledger.answer, work.ledger_key) if self._ledger is not None else (lambda _: None)
         call = work.call = Call(inbound, self._inbox, note, self._monotonic)
         self._running[call] = work
         if isinstance(found, Message):
@@ -259,6 +266,7 @@ class UnorderedWorker:
             return
         del self._running[report.call]
         work.call = None
+        self._pace.ended(work, report.outcome, report.at - report.call.began)
         if isinstance(report.outcome, PenstockError) and report.outcome.retriable:
             self._admission.refused(self._monotonic())
             self._again(work, report.call, report.outcome)
@@ -289,12 +297,7 @@ class UnorderedWorker:
 
     def _expire(self) -> None:
         for work, deadline_ms in self._backlog.expired(self._clock_ns() // 1_000_000):
-            error = Expired(
-                f"the deadline passed in stage {self._stage.name}; allow more time or send less at once",
-                field="header deadline",
-                limit=deadline_ms,
-            )
-            self._give_up(work, error)
+            self._give_up(work, passed(self._stage.name, deadline_ms))
 
     def _cancel(self) -> None:
         """Give up what is cancelled, whether it runs or waits; looked for only where a command has come."""
@@ -326,6 +329,7 @@ class UnorderedWorker:
         if call is not None:
             del self._running[call]
             self._stage.cancel(call)
+            self._pace.ended(work, error, self._monotonic() - call.began)
         else:
             self._backlog.remove(work)
         self._end(work, call, error)
@@ -393,7 +397,3 @@ class UnorderedWorker:
         self._metrics.in_flight.labels(name).set(len(self._running) + len(self._uncommitted))
         self._metrics.waiting.labels(name).set(len(self._backlog))
         self._metrics.admission.labels(name).set(self._admission.limit)
-
-
-def _unnoted(_: Message) -> None:
-    """Where there is no ledger."""

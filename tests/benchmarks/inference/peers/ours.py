@@ -31,14 +31,17 @@ class Ours:
         """What passes run on."""
         return OnnxRunner(ModelLayout.read(folder), limits)
 
-    def serve(self, requests: Sequence[Request]) -> Run:
-        """Answer all; the cache of prefixes is empty at first."""
+    def engine(self) -> Engine:
+        """A new one on that."""
         limits = self._limits
         prefixes = PrefixCache(limits.prefix_mib << 20)
-        engine = Engine(
+        return Engine(
             self._runner, likeliest, step_tokens=limits.step_tokens, stall_s=limits.stall_s, prefixes=prefixes
         )
-        return _served(engine, requests)
+
+    def serve(self, requests: Sequence[Request]) -> Run:
+        """Answer all; the cache of prefixes is empty at first."""
+        return _served(self.engine(), requests)
 
 
 class OursInTurn:

@@ -1,4 +1,4 @@
-"""`penstock.runtime.unordered`, over an in-memory log: what the broker refuses for its size ends one request alone."""
+"""`penstock.runtime.unordered`, over an in-memory log: records that the broker refuses for their size, or too late."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from penstock.runtime.outcomes import Output
 from penstock.runtime.processor import Boundary
 from penstock.runtime.publisher import TooLarge
 from penstock.runtime.settings import UnorderedSettings
-from penstock.runtime.stage import Job
+from penstock.runtime.stage import Job, UnorderedStage
 from penstock.runtime.unordered import UnorderedWorker
 
 SLOT = (SCREENED, 0)
@@ -50,6 +50,25 @@ class AtOnce:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class OneByOne(AtOnce):
+    """Has room for one call, which lasts until it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[Job] = []
+
+    def room(self) -> int:
+        return 1 - len(self.jobs)
+
+    def start(self, job: Job) -> None:
+        self.calls.append(job.inbound.expect(RequestScreened).context.request_id)
+        self.jobs.append(job)
+
+    def end(self) -> None:
+        job = self.jobs.pop()
+        job.finish(answer_to(job.inbound.expect(RequestScreened)))
 
 
 class Narrow(MemoryPublisher):
@@ -81,10 +100,11 @@ def request_id(output: Output) -> bytes | None:
     return dict(output.headers).get(names_of.REQUEST_ID)
 
 
-def message(offset: int, name: str) -> MemoryMessage:
+def message(offset: int, name: str, deadline_ms: int | None = None) -> MemoryMessage:
     context = RequestContext(
         request_id=name,
         conversation_id=name,
+        deadline_ms=deadline_ms,
         submitted_ms=1,
         source=Source(topic="llm.requests", partition=0, offset=offset),
     )
@@ -93,12 +113,9 @@ def message(offset: int, name: str) -> MemoryMessage:
     return MemoryMessage(SLOT, offset, 1, name.encode(), event.encode(), headers)
 
 
-def test_what_the_broker_refuses_for_its_size_ends_that_request_alone() -> None:
-    log = MemoryLog([SLOT])
-    for offset, name in enumerate(("a", "large", "b")):
-        log.append(SLOT, message(offset, name))
-    consumer, stage, publisher = MemoryConsumer(log), AtOnce(), Narrow(log, "large")
-    metrics = StageMetrics("inference")
+def working(log: MemoryLog, stage: UnorderedStage, publisher: MemoryPublisher, **clocks: Any) -> UnorderedWorker:
+    """A worker that owns the log's partition."""
+    consumer = MemoryConsumer(log)
     worker = UnorderedWorker(
         lanes=[Lane("interactive", (SCREENED,), "g")],
         stage=stage,
@@ -106,14 +123,24 @@ def test_what_the_broker_refuses_for_its_size_ends_that_request_alone() -> None:
         boundary=Boundary(stage, names=Names("")),
         publisher=publisher,
         ledger=MemoryLedger(log),
-        metrics=metrics,
+        metrics=StageMetrics("inference"),
         health=Health(),
         stopping=threading.Event(),
         client=lambda _: consumer,
+        **clocks,
     )
     worker.subscribe()
     log.owners[SLOT] = consumer
     consumer.tell("on_assign", [SLOT])
+    return worker
+
+
+def test_what_the_broker_refuses_for_its_size_ends_that_request_alone() -> None:
+    log = MemoryLog([SLOT])
+    for offset, name in enumerate(("a", "large", "b")):
+        log.append(SLOT, message(offset, name))
+    stage, publisher = AtOnce(), Narrow(log, "large")
+    worker = working(log, stage, publisher)
     for _ in range(20):
         worker.turn()
         if log.offsets.get(SLOT, (0, ""))[0] == 3:
@@ -140,3 +167,29 @@ def test_what_the_broker_refuses_for_its_size_ends_that_request_alone() -> None:
             break
     assert publisher.attempts[-1] is False
     assert request_id(log.visible[-1]) == b"later"
+
+
+def test_where_others_wait_what_cannot_be_answered_in_time_expires_without_a_call() -> None:
+    log, stage, now_s = MemoryLog([SLOT]), OneByOne(), 100.0
+    worker = working(log, stage, MemoryPublisher(log), clock_ns=lambda: int(now_s * 1e9), monotonic=lambda: now_s)
+    log.append(SLOT, message(0, "first"))
+    worker.turn()
+    now_s += 10.0
+    stage.end()
+    worker.turn()
+
+    for offset, (name, left_s) in enumerate((("late", 9), ("later", 8), ("in-time", 60), ("last", 7)), start=1):
+        log.append(SLOT, message(offset, name, int((now_s + left_s) * 1000)))
+    worker.turn()
+    assert stage.calls == ["first", "in-time"]
+    stage.end()
+    worker.turn()
+    worker.turn()
+    assert stage.calls == ["first", "in-time", "last"], "with nobody else waiting it is tried all the same"
+    stage.end()
+    worker.turn()
+    results = [RequestFinished.model_validate_json(one.value or b"") for one in log.visible if one.topic == RESULTS]
+    assert [(one.id, one.status) for one in results] == [("late", "expired"), ("later", "expired")]
+    assert all(one.error is not None and "its turn came" in one.error.message for one in results)
+    completed = [request_id(one) for one in log.visible if one.topic == COMPLETIONS]
+    assert completed == [b"first", b"in-time", b"last"]

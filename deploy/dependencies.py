@@ -15,11 +15,15 @@ from typing import Any
 _SHARED = re.compile(r"penstock(?:\[(?P<extras>[a-z0-9,\s-]+)\])?\s*(?:$|[<>=!~;])")
 
 
-def requirements(root: Path, service: str) -> list[str]:
-    """The requirements of `services/<service>` and of the extras of the shared library that it names."""
+def requirements(root: Path, service: str, *extras: str) -> list[str]:
+    """The requirements of `services/<service>`, of these extras of it, and of the shared library's that it names."""
     shared = _project(root / "shared" / "pyproject.toml")
     needed = list(shared["dependencies"])
-    for requirement in _project(root / "services" / service / "pyproject.toml")["dependencies"]:
+    own = _project(root / "services" / service / "pyproject.toml")
+    for requirement in [
+        *own["dependencies"],
+        *(each for extra in extras for each in own["optional-dependencies"][extra]),
+    ]:
         match = _SHARED.match(requirement)
         if match is None:
             needed.append(requirement)
@@ -36,4 +40,4 @@ def _project(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join(requirements(Path.cwd(), sys.argv[1])) + "\n")
+    sys.stdout.write("\n".join(requirements(Path.cwd(), *sys.argv[1:])) + "\n")

@@ -262,10 +262,11 @@ def test_the_engine_gives_the_same_tokens_with_its_cache_on_a_device(device: str
     ]
 
 
-def test_the_short_form_ends_with_json() -> None:
+@pytest.mark.parametrize("engine", ["penstock", "genai"])
+def test_the_short_form_ends_with_json(engine: str) -> None:
     command = [sys.executable, "-m", "tests.benchmarks.inference.rows", "--model", str(TINY), "--requests", "3"]
     done = subprocess.run(
-        [*command, "--rows", "1", "2", "--repeats", "1"],
+        [*command, "--rows", "1", "2", "--repeats", "1", "--engine", engine],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -273,5 +274,5 @@ def test_the_short_form_ends_with_json() -> None:
         timeout=150,
     )
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found["rows"]) == {"1", "2"}
+    assert (found["engine"], set(found["rows"])) == (engine, {"1", "2"})
     assert found["rows"]["2"]["tokens_per_s"] > 0

@@ -17,8 +17,8 @@ from penstock.contracts.results import RequestFinished, Status
 from penstock.contracts.topics import load_topics
 from penstock.runtime.metrics import BatchHistogram, StageMetrics
 from penstock_inference.caching.meters import Meters as CacheMeters
-from penstock_inference.remote.config import Config, Target
-from penstock_inference.remote.meters import Meters
+from penstock_inference.targets.config import Config, Target
+from penstock_inference.targets.meters import Meters
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -1,4 +1,4 @@
-"""Servers in place of the local model, on a real broker with all five services: failover, cancelling, budgets."""
+"""Servers and a local model beside them, on a real broker with all five services: failover, cancelling, budgets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Producer
 from tests.support.chat_server import ChatServer, Reply
 from tests.support.kafka import Publishing
-from tests.support.remote import target
 from tests.support.stack import Stack, wait_until
+from tests.support.targets import target
 
 from penstock.contracts import topics
 from penstock.contracts.control import Cancel
@@ -34,6 +34,7 @@ class Backends:
 
     stack: Stack
     mortal: ChatServer
+    frail: ChatServer
     steady: ChatServer
     spare: ChatServer
 
@@ -41,11 +42,14 @@ class Backends:
 @pytest.fixture(scope="module")
 def backends(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     with ExitStack() as open_:
-        mortal, steady, spare = (open_.enter_context(ChatServer(name)) for name in ("mortal", "steady", "spare"))
+        names = ("mortal", "frail", "steady", "spare")
+        mortal, frail, steady, spare = (open_.enter_context(ChatServer(name)) for name in names)
         config = {
             "targets": [
                 target("mortal", mortal, tenants=["flock"], max_in_flight=HELD, api_key_env="TARGET_KEY"),
+                target("frail", frail, tenants=["homely"], max_in_flight=HELD),
                 target("steady", steady, tenants=["thrifty", "patient"], price={"output": 1000}),
+                {"name": "own", "local": "champion", "role": "fallback", "tenants": ["homely"]},
                 target("spare", spare, role="fallback"),
             ],
             "budgets": {"tenants": {"thrifty": {"day": 20}}},
@@ -53,7 +57,7 @@ def backends(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         environment = {"PENSTOCK_INFERENCE_TARGETS": json.dumps(config), "TARGET_KEY": KEY}
         folder = tmp_path_factory.mktemp("backends")
         stack = open_.enter_context(Stack(bootstrap, f"b{time.time_ns()}.", folder, environment=environment))
-        yield Backends(stack, mortal, steady, spare)
+        yield Backends(stack, mortal, frail, steady, spare)
 
 
 def _request(request_id: str, tenant: str, text: str, **more: object) -> Publishing:
@@ -103,6 +107,31 @@ def test_a_target_that_dies_in_the_middle_of_its_answers_loses_and_doubles_nothi
     assert {seen.headers["authorization"] for seen in mortal.seen} == {f"Bearer {KEY}"}
     assert KEY not in "".join([*stack.logs().values(), stack.metrics("inference")])
     assert 'gen_ai_client_operation_duration_seconds_count{error_type="connection_failed"' in stack.metrics("inference")
+
+
+def test_a_server_that_dies_is_followed_by_the_model_in_the_process(backends: Backends) -> None:
+    stack, frail = backends.stack, backends.frail
+    frail.choose = lambda _: Reply(hold_after=3)
+    ids = [f"homely-{number}" for number in range(8)]
+    places = stack.send(_request(one, "homely", f"What is {one}?", stream=True) for one in ids)
+    wait_until(lambda: sum(seen.held.is_set() for seen in frail.seen) == HELD, "answers in the middle")
+    begun = {one for one in ids if any(one in seen.said for seen in frail.seen)}
+    frail.die()
+    finished = stack.wait_results(places)
+
+    assert Counter(result.id for result in stack.results() if result.tenant == "homely") == Counter(ids)
+    assert {result.status for result in finished.values()} == {"completed"}
+    assert {result.versions["model"].split(":")[0] for result in finished.values()} == {"own"}
+    assert not [seen for seen in backends.spare.seen if "homely" in seen.said]
+    completions = [CompletionGenerated.model_validate_json(one.value()) for one in stack.read(topics.COMPLETIONS)]
+    made = Counter(one.context.request_id for one in completions if one.context.tenant == "homely")
+    assert made == Counter(ids)
+    streamed = [TokensGenerated.model_validate_json(message.value()) for message in stack.read(topics.TOKENS)]
+    for one in ids:
+        pieces = [piece for piece in streamed if piece.request_id == one]
+        assert [piece.sequence for piece in pieces] == list(range(len(pieces)))
+        assert [piece.finish_reason is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+        assert (pieces[-1].finish_reason == "cancelled") == (one in begun), "what was told cannot be taken back"
 
 
 def test_cancelling_closes_the_http_stream(backends: Backends) -> None:

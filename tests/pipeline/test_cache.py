@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from tests.support.chat_server import ChatServer, Reply
 from tests.support.kafka import Publishing
 from tests.support.pipeline import Journey, Pipeline
-from tests.support.remote import target
+from tests.support.targets import target
 
 from penstock.contracts import topics
 from penstock.contracts.events import CompletionGenerated

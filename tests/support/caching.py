@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from tests.support.remote import PATIENCE_S, request_of
+from tests.support.targets import PATIENCE_S, request_of
 
 from penstock_inference.backend import GenerationRequest, Piece
 from penstock_inference.caching.answers import Bounds

@@ -73,7 +73,7 @@ class TorchRunner:
             new[:, :, row, :, : copy.shape[3]] = copy
         self._cache = new
 
-    def prefill(self, row: int, start: int, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def prefill(self, row: int, start: int, ids: Sequence[int], *, last: bool = True) -> npt.NDArray[np.float32]:
         """Add a stretch of a prompt to a row that holds `start` tokens; the last one's logits, [1, vocabulary]."""
         return self._run(row, row + 1, np.asarray(ids)[None], [start + len(ids)])
 

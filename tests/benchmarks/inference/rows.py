@@ -1,7 +1,8 @@
-"""The engine alone: `python -m tests.benchmarks.inference.rows`, one request at a time against rows that run together.
+"""An engine alone: `python -m tests.benchmarks.inference.rows`, one request at a time against rows that run together.
 
-Rates by processor time stand beside those by wall time, because other work on the machine disturbs the latter. Takes
-what `.venv` has, on the embedded model; the last line is JSON.
+`--engine genai`: onnxruntime-genai as the service runs it, in turn. Rates by processor time stand beside those by wall
+time, because other work on the machine disturbs the latter. Takes what `.venv` has, on the embedded model; the last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from statistics import median
 
 from rich.console import Console
 from rich.table import Table
-from tests.benchmarks.inference.peers.ours import Ours
+from tests.benchmarks.inference.peers.ours import Ours, OursInTurn
 from tests.benchmarks.inference.report import first, latency, machine
 from tests.benchmarks.inference.serving import Run
 from tests.benchmarks.inference.workload import requests
@@ -22,6 +23,7 @@ from tests.benchmarks.inference.workload import requests
 ROOT = Path(__file__).parents[3]
 PROMPTS = (16, 128)
 ANSWERS = (32, 128)
+ENGINES = {"penstock": Ours, "genai": OursInTurn}
 
 
 def main() -> int:
@@ -31,8 +33,9 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--engine", choices=tuple(ENGINES), default="penstock")
     options = parser.parse_args()
-    engines = {rows: Ours(options.model, rows, options.threads) for rows in options.rows}
+    engines = {rows: ENGINES[options.engine](options.model, rows, options.threads) for rows in options.rows}
     vocabulary = engines[options.rows[0]].vocabulary
     work = requests(options.requests, vocabulary, prompts=PROMPTS, answers=ANSWERS)
     runs: dict[int, list[Run]] = {rows: [] for rows in engines}
@@ -52,14 +55,15 @@ def main() -> int:
     }
     table = Table(
         *("rows", "tokens/s", "ratio", "tokens/processor s", "first token p50, ms", "p95, ms"),
-        title=f"{options.model.name}: {options.requests} requests at once, {options.threads} thread(s)",
+        title=f"{options.model.name}, engine {options.engine}: {options.requests} requests, {options.threads} threads",
     )
     base = found[options.rows[0]]["tokens_per_s"]
     for rows, row in found.items():
         rate, *others = row.values()
         table.add_row(str(rows), f"{rate:,.1f}", f"{rate / base:.2f}", *(f"{value:,.1f}" for value in others))
     Console(width=120).print(table)
-    print(json.dumps({"requests": options.requests, "threads": options.threads, "rows": found} | machine()))
+    settings = {name: getattr(options, name) for name in ("engine", "requests", "threads")}
+    print(json.dumps(settings | {"rows": found} | machine()))
     return 0
 
 

@@ -20,6 +20,7 @@ from penstock_inference.adapters import read
 from penstock_inference.backend import GenerationRequest, RequestFault
 from penstock_inference.layout import ModelLayout
 from penstock_inference.local import LocalBackend
+from penstock_inference.opening import open_folder
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.scheduler import GRID
 
@@ -39,7 +40,7 @@ def add(registry: Registry, folder: Path, base: str = "tiny") -> Entry:
 
 
 def backend(registry: Registry, base: str = "tiny", **limits: int) -> LocalBackend:
-    return LocalBackend.load(registry.find(base).folder, Limits(**{"rows": 4, **limits}), registry)
+    return LocalBackend.load(registry.find(base).folder, Limits(**{"rows": 4, **limits}), registry=registry)
 
 
 def request(key: int, text: str, entry: Entry | None = None, max_tokens: int = 24) -> GenerationRequest:
@@ -58,8 +59,13 @@ def finish(backend: LocalBackend) -> dict[int, str]:
 
 def slots_of(backend: LocalBackend) -> AdapterSlots | None:
     """What it has in memory."""
-    assert isinstance(backend._runner, OnnxRunner)
-    return backend._runner.adapters
+    return runner_of(backend).adapters
+
+
+def runner_of(backend: LocalBackend) -> OnnxRunner:
+    """What its passes run on."""
+    assert backend._adapters is not None
+    return backend._adapters._runner
 
 
 def answers(backend: LocalBackend, requests: Sequence[GenerationRequest]) -> dict[int, str]:
@@ -138,7 +144,7 @@ def test_rows_without_one_are_bit_equal_beside_rows_with_one(registry: Registry,
     layout = ModelLayout.read(SHIPPED)
     plain, ours = OnnxRunner(layout, Limits(rows=4)), backend(registry, "builtin")
     answers(ours, [request(1, "x", entry, max_tokens=1)])
-    runner, slots = ours._runner, slots_of(ours)
+    runner, slots = runner_of(ours), slots_of(ours)
     assert slots is not None
     prompts = [list(range(10, 40)), list(range(50, 97)), list(range(7, 30))]
     for row, prompt in enumerate(prompts):
@@ -172,15 +178,18 @@ def test_kept_beginnings_never_cross_adapters(registry: Registry, tmp_path: Path
     entries = [add(registry, adapter(tmp_path / f"a{seed}", seed=seed)) for seed in (1, 2)]
     shared = "the model and the runner take a prompt and give an answer which is then recorded"
     bare = [backend(registry, prefix_mib=0) for _ in range(3)]
-    with_cache = backend(registry)
+    counted: list[tuple[int, int]] = []
+    with_cache = LocalBackend.load(
+        registry.find("tiny").folder, Limits(rows=4), lambda *counts: counted.append(counts), registry
+    )
     for _ in range(2):
         for which, entry in enumerate([None, *entries]):
             for tail in ("a", "b"):
                 asked = request(1, shared + tail, entry)
                 assert answers(with_cache, [asked]) == answers(bare[which], [asked])
-    cache = with_cache.prefixes
-    whole = cache.reused_tokens + cache.computed_tokens
-    assert cache.reused_tokens == (whole // 12 // GRID * GRID) * 9  # of twelve prompts three had nothing before them
+    reused, computed = (sum(counts) for counts in zip(*counted, strict=True))
+    whole = reused + computed
+    assert reused == (whole // 12 // GRID * GRID) * 9  # of twelve prompts three had nothing before them
 
 
 def test_slots_are_bounded_and_the_least_recently_used_goes_first(registry: Registry, tmp_path: Path) -> None:
@@ -228,8 +237,9 @@ def test_what_cannot_be_used_is_refused_and_says_what_there_is(registry: Registr
     with pytest.raises(StageError, match="no adapter of the model that serves") as refused:
         backend(registry, "builtin").add(request(1, "x", entry))
     assert refused.value.code == "adapter_of_another_model"
-    for none in (LocalBackend.load(TINY, Limits()), backend(registry, adapters=0)):
-        with pytest.raises(StageError) as refused:
+    genai = open_folder(registry.find("tiny").folder, Limits(rows=1), engine="genai", registry=registry)
+    for none in (LocalBackend.load(TINY, Limits()), backend(registry, adapters=0), genai):
+        with pytest.raises(StageError, match="PENSTOCK_INFERENCE_ENGINE") as refused:
             none.add(request(1, "x", entry))
         assert refused.value.code == "unknown_adapter"
 
@@ -307,7 +317,7 @@ def test_a_graph_that_can_have_no_adapters_fails_their_requests_alone(
     entry = add(registry, adapter(tmp_path / "tone"))
     ours = backend(registry)
     expected = answers(ours, [request(1, "the model")])
-    monkeypatch.setattr(ours._runner, "_cache", ours._runner._cache.astype(np.float16))
+    monkeypatch.setattr(runner_of(ours), "_cache", runner_of(ours)._cache.astype(np.float16))
     ours.add(request(2, "x", entry))
     with pytest.raises(RequestFault) as fault:
         ours.step()

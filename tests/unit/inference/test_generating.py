@@ -200,17 +200,18 @@ def test_a_real_prefill_that_fails_leaves_the_other_rows_as_they_were(monkeypatc
     bench = Bench(backend)
     (job,) = bench.begin(event_of("b", max_tokens=20))
     bench.generating.step()
-    prefill = backend._runner.prefill
+    runner = backend._engine._runner
+    prefill = runner.prefill
 
     def broken(row: int, ids: Sequence[int]) -> Any:
         prefill(row, ids)
         raise RuntimeError("the session broke")
 
-    monkeypatch.setattr(backend._runner, "prefill", broken)
+    monkeypatch.setattr(runner, "prefill", broken)
     (bad,) = bench.begin(event_of("bad"))
     bench.generating.step()
     assert isinstance(bad.outcome, StageError)
-    monkeypatch.setattr(backend._runner, "prefill", prefill)
+    monkeypatch.setattr(runner, "prefill", prefill)
     (next_one,) = bench.run(event_of("next"))
     assert completed(job).completion.text == completed(alone).completion.text
     assert completed(next_one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def test_an_end_token_stops_and_is_no_text() -> None:
     (tokens,) = _greedy(TINY, [{"prompt_ids": prompt.encode(request.prompt), "output_ids": [0] * 40}], 1)
     end = next(each for each in tokens[5:] if each not in tokens[:5])
     at = tokens.index(end)
-    backend = LocalBackend(runner, prompt, frozenset({end}), "sha256:0")
+    backend = LocalBackend(runner, partial(Engine, runner), prompt, frozenset({end}), {"model": "sha256:0"})
     backend.add(request)
     pieces = _finish(backend)[0]
     assert pieces[-1].finish_reason == "stop"

@@ -25,10 +25,10 @@ dependencies = ["penstock[text, vault]", "ftfy>=6.3", "rich>=13", "penstockade>=
 """
 
 
-def requirements(folder: Path, service: str) -> list[str]:
+def requirements(folder: Path, *arguments: str) -> list[str]:
     script = project_root() / "deploy" / "dependencies.py"
     listed = subprocess.run(
-        [sys.executable, str(script), service], cwd=folder, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, str(script), *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=30
     )
     return listed.stdout.splitlines()
 
@@ -45,6 +45,13 @@ def test_the_library_stands_for_its_own_needs_and_the_extras_asked_for(tmp_path:
     assert requirements(tmp_path, "one") == [
         "cryptography>=44", "ftfy>=6.3", "penstockade>=1", "pydantic>=2.10", "regex>=2024", "rich>=13"
     ]  # fmt: skip
+
+
+def test_an_extra_of_the_service_comes_along_where_it_is_asked_for() -> None:
+    without, with_it = (requirements(project_root(), "inference", *extras) for extras in ((), ("genai",)))
+    assert [line.partition(">")[0] for line in with_it if line not in without] == ["onnxruntime-genai"]
+    with pytest.raises(subprocess.CalledProcessError):
+        requirements(project_root(), "inference", "genay")
 
 
 def test_an_extra_that_the_library_does_not_have_is_an_error(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ stage       RequestScreened -> CompletionGenerated: the thread that generates, i
 generating  the answers under way: deadlines, spans, streamed pieces, faults isolated
 backend     what the stage drives: requests in, pieces of text out
 streamed    what the reader of a stream has, where an answer begins again
-remote      that backend over servers that speak the OpenAI API
+targets     that backend over servers and local models, by their weights and shares
 caching     that backend in front of another: what was answered before is answered again
 switching   several backends as one: the promoted model, and those that still have requests
 models      the promoted model: loaded, followed, its successor loaded beside it
 local       that backend over the model in a local folder
+opening     a folder, by the engine that is asked for
+genai       the engine that is onnxruntime-genai, an extra
 answers     one answer under way: its tokens, text and likelihoods
 text        incremental detokenization; holds back what may yet become something else
 scheduler   continuous batching: plan a pass over rows and prompts, take what came of it

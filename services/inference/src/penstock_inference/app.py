@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -23,8 +23,9 @@ from penstock_inference.caching.answers import Bounds
 from penstock_inference.caching.backend import Cache, CachingBackend
 from penstock_inference.caching.meters import Meters as CacheMeters
 from penstock_inference.caching.semantic import Semantic
-from penstock_inference.local import LocalBackend
-from penstock_inference.models import Models, load_local
+from penstock_inference.models import LoadModel, Models, load_local
+from penstock_inference.opening import open_folder
+from penstock_inference.prefixes import Counted
 from penstock_inference.runner import Limits
 from penstock_inference.settings import Settings
 from penstock_inference.stage import STAGE, InferenceStage
@@ -35,7 +36,7 @@ _log = structlog.get_logger()
 def build(settings: Settings, resources: Resources) -> UnorderedStage:
     """The stage with everything it needs."""
     cache = _cache(settings, resources)
-    serving = _servers if settings.inference_targets else _local
+    serving = _targets if settings.inference_targets else _local
     backend = serving(settings, resources, cache)
     return InferenceStage(
         backend, resources.tokens, release=version("penstock-inference"), queue=settings.inference_queue
@@ -84,7 +85,21 @@ def _cached(backend: Backend, cache: Cache | None, source: str) -> Backend:
 
 def _local(settings: Settings, resources: Resources, cache: Cache | None) -> Backend:
     """The model of one folder, or whatever an alias of the registry points at."""
-    limits = Limits(
+    limits, counted = _limits(settings), _counting(resources)
+    if settings.model_dir is not None:
+        backend = open_folder(settings.model_dir, limits, counted, settings.inference_engine)
+        _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
+        return _cached(backend, cache, backend.versions["model"])
+
+    def load(entry: Entry) -> Backend:
+        loaded = load_local(entry, limits, counted, settings.inference_engine, settings.registry)
+        return _cached(loaded, cache, loaded.versions["model"])
+
+    return _followed(settings, resources, settings.model, load, alone=False)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
         rows=settings.inference_rows,
         context=settings.inference_context,
         threads=settings.inference_threads,
@@ -96,29 +111,22 @@ def _local(settings: Settings, resources: Resources, cache: Cache | None) -> Bac
         adapters=settings.inference_adapters,
         adapter_rank=settings.inference_adapter_rank,
     )
-    counted = _counting(resources)
-    if settings.model_dir is not None:
-        backend = LocalBackend.load(settings.model_dir, limits)
-        backend.prefixes.counted = counted
-        _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-        return _cached(backend, cache, backend.versions["model"])
 
-    def load(entry: Entry) -> Backend:
-        loaded = load_local(entry, limits, counted, settings.registry)
-        return _cached(loaded, cache, loaded.versions["model"])
 
+def _followed(settings: Settings, resources: Resources, reference: str, load: LoadModel, *, alone: bool) -> Backend:
     models = Models(
         settings.registry,
-        settings.model,
+        reference,
         load,
         count=resources.count_model,
         poll_s=settings.models_poll_ms / 1000,
         linger_s=settings.inference_linger_s,
+        alone=alone,
     )
     return models.backend
 
 
-def _counting(resources: Resources) -> Callable[[int, int], None]:
+def _counting(resources: Resources) -> Counted:
     """Counts the tokens of prompts, reused and computed."""
     tokens = Counter(
         "penstock_prefix_tokens",
@@ -135,13 +143,21 @@ def _counting(resources: Resources) -> Callable[[int, int], None]:
     return count
 
 
-def _servers(settings: Settings, resources: Resources, cache: Cache | None) -> Backend:
-    from penstock_inference.remote.backend import RemoteBackend  # noqa: PLC0415  # its client takes a second to import
-    from penstock_inference.remote.config import load  # noqa: PLC0415  # as above
+def _targets(settings: Settings, resources: Resources, cache: Cache | None) -> Backend:
+    from penstock_inference.targets.backend import TargetsBackend  # noqa: PLC0415  # its client takes a second to import
+    from penstock_inference.targets.config import Target, load  # noqa: PLC0415  # as above
 
-    config = load(settings.inference_targets)
+    config = load(settings.inference_targets).run_by(settings.inference_engine)
     book = resources.tallies(topics.STATE_BUDGETS) if config.budgets.limited else None
-    backend = RemoteBackend(config, os.environ, registry=resources.registry, book=book)
+    limits, counted = _limits(settings), _counting(resources)
+
+    def open_local(target: Target) -> Backend:
+        of_target = replace(limits, rows=target.max_in_flight)
+        engine = target.engine or settings.inference_engine
+        load_it = partial(load_local, limits=of_target, counted=counted, engine=engine, registry=settings.registry)
+        return _followed(settings, resources, target.model, load_it, alone=True)
+
+    backend = TargetsBackend(config, os.environ, open_local, registry=resources.registry, book=book)
     names = [target.name for target in config.targets]
     _log.info("inference.targets.loaded", names=names, rows=backend.rows, digest=config.digest)
     return _cached(backend, cache, config.digest)

@@ -1,8 +1,8 @@
 """What generates text for the stage: one small interface, so that a local model and a server look alike.
 
 `local.LocalBackend` runs a model in a folder, `switching.SwitchingBackend` the one that is promoted and those that
-still have requests; servers are `remote.backend.RemoteBackend`. A backend knows no events, deadlines or Kafka; the
-stage decides what a failed or late generation means.
+still have requests; several of these, and servers, are `targets.backend.TargetsBackend`. A backend knows no events,
+deadlines or Kafka; the stage decides what a failed or late generation means.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from penstock.contracts.adapters import ADAPTER_BASE
 from penstock.contracts.events import Alternative, Cached, GenerationParameters, PromptPart, TokenLikelihood
 
 FinishedBy = Literal["stop", "length"]
+EngineName = Literal["penstock", "genai"]
+"""What runs a local model: the engine of this package, or onnxruntime-genai."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """A model folder in the layout of the onnxruntime-genai builder: what it declares and its digest.
 
 Reads `genai_config.json` and checks that the files are there. The tensors' types are checked where
-the session is opened (`runner`); the tokenizer is read by `penstock.text.prompt_tokens`.
+the session is opened (`runner`); the tokenizer is read by `penstock.text.prompt_tokens`. `Sizes` is what any
+decoder declares, `ModelLayout` what those do that the runner can feed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,32 @@ from typing import Any, NoReturn
 
 from penstock.contracts.errors import ConfigurationError
 from penstock.models.digests import CONFIG_FILE, TOKENIZER_FILE, folder_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large a decoder is, and which tokens end its answers."""
+
+    layers: int
+    kv_heads: int
+    head_size: int
+    context_length: int
+    vocabulary_size: int
+    eos_ids: frozenset[int]
+
+    @classmethod
+    def read(cls, folder: Path) -> Sizes:
+        """Read a folder; raises ConfigurationError naming PENSTOCK_MODEL_DIR and what is wrong."""
+        model = _object(_config(folder), "model", folder)
+        decoder = _object(model, "decoder", folder)
+        return cls(
+            layers=_count(decoder, "num_hidden_layers", folder),
+            kv_heads=_count(decoder, "num_key_value_heads", folder),
+            head_size=_count(decoder, "head_size", folder),
+            context_length=_count(model, "context_length", folder),
+            vocabulary_size=_count(model, "vocab_size", folder),
+            eos_ids=_token_ids(model, "eos_token_id", folder),
+        )
 
 
 @dataclass(frozen=True, slots=True)

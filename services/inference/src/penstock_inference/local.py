@@ -1,14 +1,16 @@
-"""The embedded backend: a model in a local folder, run by ONNX Runtime with continuous batching.
+"""The embedded backend: a model in a local folder.
 
-Joins the tokenizer, the engine, a sampler and a text stream for each request. Greedy answers are the
-same whatever shares the batch, and so are sampled ones, by their seeds.
+Joins the tokenizer, an engine, a sampler and a text stream for each request. Greedy answers are the
+same whatever else runs, and so are sampled ones, by their seeds. The engine is `engine.Engine`, ONNX Runtime with
+continuous batching, or `genai.engine.GenaiEngine`; all parameters mean the same with either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from penstock.contracts.errors import ConfigurationError, LimitExceeded, StageError
 from penstock.contracts.events import Alternative
@@ -18,12 +20,43 @@ from penstock_inference.adapters import Adapters
 from penstock_inference.answers import Answer
 from penstock_inference.backend import GenerationRequest, Piece, RequestFault
 from penstock_inference.constraints import Grammars
-from penstock_inference.engine import Engine, Logits, Runner
+from penstock_inference.engine import Choose, Engine, Logits
 from penstock_inference.layout import ModelLayout
-from penstock_inference.prefixes import PrefixCache
+from penstock_inference.prefixes import Counted, PrefixCache, count_nothing
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.sampler import Sampler, seed_of
 from penstock_inference.scheduler import GRID, Generation
+
+
+class Decoder(Protocol):
+    """What an engine runs: most sequences together, most tokens in one, and how many token ids there are."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def vocabulary_size(self) -> int: ...
+
+
+class Generates(Protocol):
+    """An engine: generations one step further, with tokens that `Choose` picks."""
+
+    def add(self, generation: Generation) -> None:
+        """Queue a generation. Raises ValueError where it can never fit."""
+        ...
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation; its place is free at the next step."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all generations."""
+        ...
+
+    def step(self) -> Sequence[Generation]:
+        """Run one pass; the generations it was for, empty when idle. Raises RequestFault by the generation's key."""
+        ...
 
 
 @dataclass(slots=True)
@@ -44,38 +77,42 @@ class LocalBackend:
 
     def __init__(
         self,
-        runner: Runner,
+        decoder: Decoder,
+        engine: Callable[[Choose], Generates],
         tokens: PromptTokenizer,
         eos_ids: frozenset[int],
-        digest: str,
-        limits: Limits = Limits(),  # noqa: B008  # frozen
+        versions: Mapping[str, str],
         *,
         adapters: Adapters | None = None,
     ) -> None:
-        self._runner = runner
-        self.rows = runner.rows
+        """Raises ConfigurationError where tokenizer and model do not fit together."""
+        if tokens.vocabulary_size > decoder.vocabulary_size:
+            raise ConfigurationError(
+                f"PENSTOCK_MODEL_DIR: the folder does not fit together: its tokenizer has {tokens.vocabulary_size} "
+                f"tokens, its model {decoder.vocabulary_size}"
+            )
+        self.rows = decoder.rows
+        self.versions = versions
+        self._context_length = decoder.context_length
         self._tokens = tokens
         self._eos_ids = eos_ids
         self._adapters = adapters
-        self._grammars = Grammars(tokens.tokenizer.to_str(), runner.vocabulary_size, eos_ids)
-        self.prefixes = PrefixCache(limits.prefix_mib << 20)
-        self._engine = Engine(
-            runner,
-            self._choose,
-            step_tokens=limits.step_tokens,
-            stall_s=limits.stall_s,
-            prefixes=self.prefixes if limits.prefix_mib else None,
-            adapters=adapters,
-        )
+        self._grammars = Grammars(tokens.tokenizer.to_str(), decoder.vocabulary_size, eos_ids)
+        self._engine = engine(self._choose)
         self._requests: dict[int, _Request] = {}
         self._answers: dict[int, tuple[_Request, Answer]] = {}
         """By the key of the generation, which is the backend's own."""
         self._next_key = 0
-        self.versions: Mapping[str, str] = {"model": digest}
 
     @classmethod
-    def load(cls, folder: Path, limits: Limits, registry: Registry | None = None) -> LocalBackend:
-        """Open a model folder; raises ConfigurationError naming the setting at fault.
+    def load(
+        cls,
+        folder: Path,
+        limits: Limits,
+        counted: Counted = count_nothing,
+        registry: Registry | None = None,
+    ) -> LocalBackend:
+        """Open a folder with the runner of this package; raises ConfigurationError naming the setting at fault.
 
         `registry` has its adapters; without one it has none.
         """
@@ -87,16 +124,23 @@ class LocalBackend:
                 f"PENSTOCK_INFERENCE_STEP_TOKENS: {limits.step_tokens} is too few for {limits.rows} rows "
                 f"(PENSTOCK_INFERENCE_ROWS) and {GRID + 1} tokens of a prompt"
             )
-        if tokens.vocabulary_size > runner.vocabulary_size:
-            raise ConfigurationError(
-                f"PENSTOCK_MODEL_DIR: {folder} does not fit together: its tokenizer has {tokens.vocabulary_size} "
-                f"tokens, its model {runner.vocabulary_size}"
-            )
         digest = layout.digest()
         adapters = None
         if registry is not None and limits.adapters:
             adapters = Adapters(registry, digest, runner, slots=limits.adapters, rank=limits.adapter_rank)
-        return cls(runner, tokens, layout.eos_ids, digest, limits, adapters=adapters)
+        prefixes = PrefixCache(limits.prefix_mib << 20, counted) if limits.prefix_mib else None
+
+        def engine(choose: Choose) -> Generates:
+            return Engine(
+                runner,
+                choose,
+                step_tokens=limits.step_tokens,
+                stall_s=limits.stall_s,
+                prefixes=prefixes,
+                adapters=adapters,
+            )
+
+        return cls(runner, engine, tokens, layout.eos_ids, {"model": digest}, adapters=adapters)
 
     def add(self, request: GenerationRequest) -> int:
         """Queue a request; the number of its prompt's tokens.
@@ -110,7 +154,7 @@ class LocalBackend:
         prompt = self._tokens.encode(request.prompt)
         if not prompt:
             raise StageError("the prompt has no tokens", code="empty_prompt", field="messages")
-        context = self._runner.context_length
+        context = self._context_length
         room = context - len(prompt)
         if room < 1:
             raise LimitExceeded(
@@ -165,7 +209,8 @@ class LocalBackend:
         if self._adapters is None:
             raise StageError(
                 f"the request asks for the adapter {adapter}, and none are served here: they need the registry "
-                "(no PENSTOCK_MODEL_DIR) and PENSTOCK_INFERENCE_ADAPTERS above 0",
+                "(no PENSTOCK_MODEL_DIR), PENSTOCK_INFERENCE_ADAPTERS above 0, and the engine `penstock` "
+                "(PENSTOCK_INFERENCE_ENGINE)",
                 code="unknown_adapter",
                 field="model",
                 limit="none",

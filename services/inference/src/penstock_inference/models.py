@@ -17,8 +17,9 @@ from penstock.models.following import Count, Following
 from penstock.models.registry import Registry
 from penstock.models.watch import Watch
 from penstock.runtime.logging import frames
-from penstock_inference.backend import Backend, Prompts
-from penstock_inference.local import LocalBackend
+from penstock_inference.backend import Backend, EngineName, Prompts
+from penstock_inference.opening import open_folder
+from penstock_inference.prefixes import Counted, count_nothing
 from penstock_inference.runner import Limits
 from penstock_inference.switching import Loaded, SwitchingBackend
 
@@ -42,11 +43,16 @@ class Models:
         count: Count = lambda _: None,
         poll_s: float = 1.0,
         linger_s: float = 60.0,
+        alone: bool = False,
     ) -> None:
-        """Load what `reference` points at now; raises ConfigurationError where that cannot be."""
+        """Load what `reference` points at now; raises ConfigurationError where that cannot be.
+
+        `alone`: nothing is loaded for a prompt but what `reference` points at or pointed at before.
+        """
         self._registry = registry
         self._reference = reference
         self._open = load
+        self._alone = alone
         self._count = count
         self._poll_s = poll_s
         self._following = Following(Watch(registry, reference), self._load, count)
@@ -108,6 +114,8 @@ class Models:
         for reference in promoted:
             if reference in found:
                 return found[reference]
+        if self._alone:
+            return None
         return max(found.values(), key=lambda entry: entry.manifest.added_ms, default=None)
 
     def _load(self, entry: Entry) -> Loaded:
@@ -117,19 +125,17 @@ class Models:
 def load_local(
     entry: Entry,
     limits: Limits,
-    counted: Callable[[int, int], None] | None = None,
+    counted: Counted = count_nothing,
+    engine: EngineName = "penstock",
     registry: Registry | None = None,
 ) -> Backend:
     """Open a revision; raises ModelDamaged where its files are not those that were added.
 
-    `counted` is told of each prompt how many of its tokens were reused and how many computed; `registry` has the
-    model's adapters.
+    `registry` has the model's adapters.
     """
-    backend = LocalBackend.load(entry.folder, limits, registry)
+    backend = open_folder(entry.folder, limits, counted, engine, registry)
     if backend.versions["model"] != entry.manifest.answers:
         raise ModelDamaged(f"{entry.reference} has changed since it was added; `penstock models verify` says where")
-    if counted is not None:
-        backend.prefixes.counted = counted
     return backend
 
 

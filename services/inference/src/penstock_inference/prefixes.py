@@ -24,9 +24,16 @@ from penstock_inference.scheduler import GRID
 Block = npt.NDArray[Any]
 """Keys and values of GRID tokens: [layers, 2, kv_heads, GRID, head_size]."""
 
+Counted = Callable[[int, int], None]
+"""Told of each prompt how many of its tokens were reused and how many computed."""
+
 _ROOT = 0
 _Key = tuple[int | str, tuple[int, ...]]
 """The block before it, or the adapter that the first one was computed with, and its tokens."""
+
+
+def count_nothing(reused: int, computed: int) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +46,12 @@ class _Node:
 class PrefixCache:
     """At most `limit_bytes` of blocks. Used by one thread; the counts may be read by others."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, counted: Counted = count_nothing) -> None:
         self._limit = limit_bytes
         self._nodes: OrderedDict[_Key, _Node] = OrderedDict()
         self._last = _ROOT
         self.bytes = 0
-        self.counted: Callable[[int, int], None] = lambda reused, computed: None
-        """Told of each prompt how many of its tokens were here and how many were not."""
+        self._counted = counted
         self.reused_tokens = 0
         """Of all prompts so far: copied from here."""
         self.computed_tokens = 0
@@ -62,7 +68,7 @@ class PrefixCache:
             self._nodes.move_to_end(key)
         self.reused_tokens += tokens
         self.computed_tokens += len(prompt) - tokens
-        self.counted(tokens, len(prompt) - tokens)
+        self._counted(tokens, len(prompt) - tokens)
         return [node.block for _, node in found]
 
     def store(self, prompt: Sequence[int], read: Callable[[int, int], Block], adapter: str | None = None) -> None:

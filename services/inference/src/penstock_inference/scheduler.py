@@ -67,6 +67,17 @@ class Generation:
     """Tokens in its cache row; the newest token is not yet there."""
     finished: Finish | None = None
 
+    def append(self, token: int | None) -> None:
+        """The next token, which may be its end. None ends it as cancelled."""
+        if token is None:
+            self.finished = self.finished or "cancelled"
+            return
+        self.tokens.append(token)
+        if token in self.eos_ids:
+            self.finished = "eos"
+        elif len(self.tokens) >= self.max_tokens:
+            self.finished = "length"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -154,7 +165,7 @@ class Scheduler:
         moves = self._compact()
         going = self._prompt
         if going is not None:
-            stop = self._cut(going, going.cached)
+            stop = cut(len(going.prompt), going.cached, self._left)
             if stop is not None:
                 return Plan("prefill", (going,), len(self._running), going.cached, stop, moves=moves)
         else:
@@ -185,7 +196,7 @@ class Scheduler:
                 generation.cached += 1
         if plan.chooses:
             for generation, token in zip(plan.generations, tokens, strict=True):
-                _append(generation, token)
+                generation.append(token)
 
     def _compact(self) -> tuple[tuple[int, int, int], ...]:
         """Take out what has ended; the rows to move so that those left are 0..n-1, and the prompt's behind them."""
@@ -222,7 +233,7 @@ class Scheduler:
         if not self._admits(going, self._running):
             return None
         reused = self._reusable(going)
-        stop = self._cut(going, reused)
+        stop = cut(len(going.prompt), reused, self._left)
         if stop is None:
             return None
         changed = length if length != self._row_length else None
@@ -249,17 +260,6 @@ class Scheduler:
             return self._row_length
         return needed
 
-    def _cut(self, generation: Generation, start: int) -> int | None:
-        """Where the next stretch of a prompt ends; None where this round has no room for it."""
-        rest = len(generation.prompt) - start
-        if rest <= self._left:
-            return len(generation.prompt)
-        stretch = self._left // GRID * GRID
-        if stretch <= 0:
-            return None
-        # a single token left goes along
-        return start + (rest if rest - stretch == 1 else stretch)
-
     def _allowance(self) -> int:
         """Tokens of prompts in a round."""
         # one less, for the token that may go along
@@ -276,12 +276,16 @@ class Scheduler:
         self._seconds_per_token = measured if known is None else known + _WEIGHT * (measured - known)
 
 
-def _append(generation: Generation, token: int | None) -> None:
-    if token is None:
-        generation.finished = generation.finished or "cancelled"
-        return
-    generation.tokens.append(token)
-    if token in generation.eos_ids:
-        generation.finished = "eos"
-    elif len(generation.tokens) >= generation.max_tokens:
-        generation.finished = "length"
+def cut(length: int, start: int, most: int) -> int | None:
+    """Where the next stretch of a prompt of `length` tokens ends, of `most` tokens and maybe one more.
+
+    None where that is not enough for any.
+    """
+    rest = length - start
+    if rest <= most:
+        return length
+    stretch = most // GRID * GRID
+    if stretch <= 0:
+        return None
+    # a single token left goes along
+    return start + (rest if rest - stretch == 1 else stretch)

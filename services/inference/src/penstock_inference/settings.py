@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from penstock.runtime.served_model import ServedModel
 from penstock.runtime.settings import UnorderedSettings
+from penstock_inference.backend import EngineName
 
 
 class Settings(ServedModel, UnorderedSettings):
@@ -19,7 +20,11 @@ class Settings(ServedModel, UnorderedSettings):
     )
     inference_targets: str = Field(
         default="",
-        description="Servers that generate in place of the local model: a YAML or JSON file, or JSON; see backends.md.",
+        description="Servers and local models that share the work: a YAML or JSON file, or JSON; see backends.md.",
+    )
+    inference_engine: EngineName = Field(
+        default="penstock",
+        description="What runs local models: `penstock`, or `genai`: onnxruntime-genai, of the extra of that name.",
     )
     inference_rows: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="Most requests that generate together."

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.caching import Bench, Telling, text_of
 from tests.support.generation import Scripted, Sink, completed, event_of, job_of
-from tests.support.remote import request_of
+from tests.support.targets import request_of
 
 from penstock.contracts.errors import InvalidRequest
 from penstock.contracts.events import Alternative, OutputFormat

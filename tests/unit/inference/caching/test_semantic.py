@@ -10,8 +10,8 @@ import pytest
 from tests.support.caching import Bench, Telling, text_of
 from tests.support.encoder import TINY_ENCODER
 from tests.support.generation import Sink, completed, event_of, job_of
-from tests.support.remote import request_of
 from tests.support.stack import wait_until
+from tests.support.targets import request_of
 
 from penstock.contracts.errors import InvalidRequest
 from penstock.contracts.events import PromptPart

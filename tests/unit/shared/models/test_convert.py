@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,9 @@ def test_no_service_and_no_lock_of_them_has_the_converter() -> None:
     root = Path(__file__).parents[4]
     lock = (root / "requirements.lock").read_text().splitlines()
     named = {line.split("==")[0] for line in lock}
-    assert named.isdisjoint({"torch", "onnxruntime-genai", "transformers"})
+    assert named.isdisjoint({"torch", "onnx-ir", "transformers"})
     for project in (root / "services").glob("*/pyproject.toml"):
         assert "penstock[convert" not in project.read_text()
         assert ",convert" not in project.read_text()
+        needed = tomllib.loads(project.read_text())["project"]["dependencies"]
+        assert not [each for each in needed if each.startswith("onnxruntime-genai")]  # an extra: `genai`

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.chat_server import ChatServer, Reply
-from tests.support.remote import bench, request_of, target
+from tests.support.targets import bench, request_of, target
 
 from penstock.contracts.errors import (
     BackendTimeout,
@@ -22,8 +22,8 @@ from penstock.contracts.errors import (
     StageError,
 )
 from penstock.contracts.events import OutputFormat, PromptPart
-from penstock_inference.remote.client import messages_of
-from penstock_inference.remote.faults import retry_after_s
+from penstock_inference.targets.client import messages_of
+from penstock_inference.targets.faults import retry_after_s
 
 SHORT = {"connect_s": 5, "first_token_s": 0.3, "idle_s": 0.3, "total_s": 60}
 SAID = "You said: one two three"
@@ -134,9 +134,11 @@ def test_the_wrapping_object_of_a_schema_is_sent_once(one: ChatServer) -> None:
 
 @pytest.mark.parametrize("given", [{"n": 2}, {"logprobs": 0}])
 def test_what_servers_are_not_asked_for_is_refused(one: ChatServer, given: dict[str, int]) -> None:
-    with bench(target("one", one)) as at, pytest.raises(InvalidRequest) as refused:
-        at.add(request_of(**given))
-    assert (refused.value.code, refused.value.field) == ("unsupported_parameter", next(iter(given)))
+    with bench(target("one", one)) as at:
+        at.run(request_of(**given))
+    refused = at.errors[1]
+    assert isinstance(refused, InvalidRequest)
+    assert (refused.code, refused.field) == ("unsupported_parameter", next(iter(given)))
     assert one.seen == []
 
 
@@ -240,7 +242,9 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
 
 def test_an_adapter_of_the_registry_is_refused_not_answered_without_it(one: ChatServer) -> None:
     asked = replace(request_of(), adapter="tone@3f2a91c07d15")
-    with bench(target("one", one)) as at, pytest.raises(StageError) as refused:
-        at.add(asked)
-    assert (refused.value.code, refused.value.field) == ("unknown_adapter", "model")
+    with bench(target("one", one)) as at:
+        at.run(asked)
+        refused = at.errors[1]
+    assert isinstance(refused, StageError)
+    assert (refused.code, refused.field) == ("unknown_adapter", "model")
     assert not one.seen

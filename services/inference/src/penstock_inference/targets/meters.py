@@ -6,8 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from penstock_inference.remote.breaker import State
-from penstock_inference.remote.config import Target
+from penstock_inference.targets.breaker import State
+from penstock_inference.targets.config import Target
 
 _TARGET: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "server_address", "target")
 _SECONDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tests.support.remote import config, target
+from tests.support.targets import config, target
 
-from penstock_inference.remote.config import Target
-from penstock_inference.remote.routing import Routing
+from penstock_inference.targets.config import Target
+from penstock_inference.targets.routing import Routing
 
 IDS = [f"request-{number}" for number in range(4_000)]
 

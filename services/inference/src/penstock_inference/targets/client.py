@@ -1,4 +1,4 @@
-"""One target over HTTP: a call's chunks as they come. The `openai` client over a connection pool of the target's own.
+"""One server over HTTP: a call's chunks as they come. The `openai` client over a connection pool of the target's own.
 
 The client neither retries nor follows redirects, and tells the server nothing of this machine: what it would
 add of itself is taken off each request. Which target is asked, and what follows a failure, is `answers`' work.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
@@ -18,10 +17,11 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import SecretStr
 
 from penstock.contracts.errors import ConnectionFailed, InvalidRequest, StageError
-from penstock.contracts.events import GenerationParameters, OutputFormat, PromptPart
+from penstock.contracts.events import OutputFormat, PromptPart
 from penstock.contracts.request import schema_of
 from penstock_inference.backend import FinishedBy, GenerationRequest
-from penstock_inference.remote.config import Target
+from penstock_inference.targets.calls import Chunk
+from penstock_inference.targets.config import Target
 
 _REASONS: Final[dict[str, FinishedBy]] = {"stop": "stop", "length": "length"}
 _TELLTALE: Final = ("x-stainless-", "openai-organization", "openai-project")
@@ -35,20 +35,8 @@ _NO_KEY: Final = "none"
 """The client wants one; the header is taken off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What one server-sent event brought; what it did not say is None or empty."""
-
-    text: str = ""
-    finish_reason: FinishedBy | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    model: str = ""
-    """As the server names what answered, with its fingerprint where it has one."""
-
-
-class TargetClient:
-    """Calls one target. Used in one event loop."""
+class ServerClient:
+    """Implements `calls.Client` for one server. Used in one event loop."""
 
     def __init__(self, target: Target, key: SecretStr) -> None:
         self._target = target
@@ -135,15 +123,6 @@ def body_of(request: GenerationRequest, target: Target) -> dict[str, Any]:
     if beyond or target.extra:
         body["extra_body"] = {**beyond, **target.extra}
     return {name: value for name, value in body.items() if name not in target.omit}
-
-
-def check(parameters: GenerationParameters) -> None:
-    """Raises InvalidRequest for what is not asked of servers: several answers to one call, likelihoods of tokens."""
-    for name in ("n", "logprobs"):
-        if getattr(parameters, name) is not None:
-            raise InvalidRequest(
-                f"{name}: not served through other servers; leave it out", code="unsupported_parameter", field=name
-            )
 
 
 def messages_of(prompt: Sequence[PromptPart]) -> list[dict[str, str]]:

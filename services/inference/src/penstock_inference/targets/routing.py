@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penstock_inference.remote.config import Config, Target
+from penstock_inference.targets.config import Config, Target
 
 
 @dataclass(frozen=True, slots=True)

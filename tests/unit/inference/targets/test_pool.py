@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.support.generation import Clock
-from tests.support.remote import config, target
+from tests.support.targets import config, target
 
 from penstock.contracts.errors import BackendUnavailable, Overloaded, PenstockError, RateLimited
-from penstock_inference.remote import pool
-from penstock_inference.remote.meters import Meters
-from penstock_inference.remote.pool import Pool
-from penstock_inference.remote.routing import Tier
+from penstock_inference.targets import pool
+from penstock_inference.targets.meters import Meters
+from penstock_inference.targets.pool import Pool
+from penstock_inference.targets.routing import Tier
 
 FRAIL = {"window": 1, "failures": 1, "open_s": 10, "successes": 1}
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
-from penstock_inference.remote.config import BreakerFigures
+from penstock_inference.targets.config import BreakerFigures
 
 State = Literal["closed", "open", "half_open"]
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.support.chat_server import ChatServer, Reply
-from tests.support.remote import MemoryBook, bench, config, request_of, target
+from tests.support.targets import MemoryBook, bench, config, request_of, target
 
 from penstock.contracts.errors import (
     InvalidRequest,
@@ -15,7 +15,7 @@ from penstock.contracts.errors import (
     Overloaded,
 )
 from penstock_inference.backend import GenerationRequest
-from penstock_inference.remote import backend as remote_backend
+from penstock_inference.targets import backend as targets_backend
 
 PATIENT = {"first_token_s": 3_600, "idle_s": 3_600, "total_s": 3_600}
 SAID = "You said: one two three"
@@ -174,7 +174,7 @@ def test_a_tenant_that_no_target_serves_is_told_so(one: ChatServer) -> None:
 
 
 def test_a_step_that_waits_is_woken(one: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_backend, "STEP_S", 3_600)
+    monkeypatch.setattr(targets_backend, "STEP_S", 3_600)
     one.replies.append(Reply(hold_after=0))
     with bench(target("one", one)) as at:
         at.add(request_of())

@@ -1,9 +1,9 @@
-"""Remote targets for tests: configurations, a pool without HTTP, and a backend that is stepped by hand."""
+"""Targets for tests: configurations, a pool without HTTP, and a backend that is stepped by hand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from tests.support.chat_server import ChatServer
 
 from penstock.contracts.events import GenerationParameters, PromptPart
-from penstock_inference.backend import GenerationRequest, Piece, RequestFault
-from penstock_inference.remote.backend import RemoteBackend
-from penstock_inference.remote.budgets import Book
-from penstock_inference.remote.config import Config
+from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
+from penstock_inference.targets.backend import TargetsBackend
+from penstock_inference.targets.budgets import Book
+from penstock_inference.targets.config import Config
 
 PATIENCE_S = 60.0
 
@@ -42,7 +42,7 @@ def request_of(
 
 
 class MemoryBook:
-    """Implements `remote.budgets.Book` as long as it lives."""
+    """Implements `targets.budgets.Book` as long as it lives."""
 
     def __init__(self) -> None:
         self.amounts: dict[str, float] = {}
@@ -63,7 +63,7 @@ class MemoryBook:
 class Bench:
     """A backend over real HTTP and what came of its requests."""
 
-    def __init__(self, backend: RemoteBackend, registry: CollectorRegistry) -> None:
+    def __init__(self, backend: TargetsBackend, registry: CollectorRegistry) -> None:
         self.backend = backend
         self._registry = registry
         self.pieces: dict[int, list[Piece]] = {}
@@ -119,12 +119,19 @@ class Bench:
 
 @contextmanager
 def bench(
-    *targets: dict[str, Any], environment: dict[str, str] | None = None, book: Book | None = None, **more: Any
+    *targets: dict[str, Any],
+    environment: dict[str, str] | None = None,
+    book: Book | None = None,
+    models: Mapping[str, Backend] | None = None,
+    **more: Any,
 ) -> Iterator[Bench]:
-    """A backend over these targets, closed at the end."""
+    """A backend over these targets, closed at the end; `models` are those of the local ones, by target."""
     registry = CollectorRegistry()
     book = book or MemoryBook()
-    backend = RemoteBackend(config(*targets, **more), environment or {}, registry=registry, book=book)
+    local = models or {}
+    backend = TargetsBackend(
+        config(*targets, **more), environment or {}, lambda target: local[target.name], registry=registry, book=book
+    )
     try:
         yield Bench(backend, registry)
     finally:

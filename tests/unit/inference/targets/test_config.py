@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.remote import config, target
+from tests.support.targets import config, target
 
 from penstock.contracts.errors import ConfigurationError
-from penstock_inference.remote.config import Config, load
+from penstock_inference.targets.config import Config, load
 
 YAML = """
 balance: least_busy
@@ -63,6 +63,39 @@ def test_what_cannot_work_is_refused_by_its_place_and_without_the_value(change: 
     assert says in raised.value.message
     assert raised.value.message.startswith("PENSTOCK_INFERENCE_TARGETS: ")
     assert "secret" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"model": "big"}, "local and model"),
+        ({"base_url": "https://llm.example.org/v1"}, "base_url is of a server"),
+        ({"omit": ["seed"]}, "omit is of a server"),
+        ({"api_key_env": "KEY"}, "api_key_env is of a server"),
+        ({"timeouts": {"connect_s": 1}}, "timeouts.connect_s is of a server"),
+        ({"engine": "other"}, "targets.0.engine"),
+        ({"local": ""}, "targets.0.local"),
+    ],
+)
+def test_what_a_local_target_has_not_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(json.dumps({"targets": [{"name": "own", "local": "champion", **fields}]}))
+    assert says in raised.value.message
+
+
+@pytest.mark.parametrize(("without", "says"), [("base_url", "base_url, or local"), ("model", "targets.0.model")])
+def test_what_a_server_needs_is_named(without: str, says: str) -> None:
+    fields = {name: value for name, value in target("main").items() if name != without}
+    with pytest.raises(ConfigurationError) as raised:
+        load(json.dumps({"targets": [fields]}))
+    assert says in raised.value.message
+    with pytest.raises(ConfigurationError, match="engine is of a local target"):
+        load(json.dumps({"targets": [target("main", engine="genai")]}))
+
+
+def test_a_local_target_is_named_by_its_model() -> None:
+    (own,) = config({"name": "own", "local": "support@3f2a", "engine": "genai"}).targets
+    assert (own.model, own.provider, own.host, own.engine) == ("support@3f2a", "penstock", "", "genai")
 
 
 def test_names_are_used_once() -> None:

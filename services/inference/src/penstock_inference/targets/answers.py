@@ -8,22 +8,22 @@ runtime's, by the error that is raised in the end. A cancelled task closes its H
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
-from penstock.contracts.errors import InvalidRequest, LimitExceeded, PenstockError
+from penstock.contracts.errors import InvalidRequest, LimitExceeded, PenstockError, StageError
 from penstock.runtime.logging import frames
 from penstock_inference.backend import FinishedBy, GenerationRequest, Piece, Provenance
-from penstock_inference.remote.budgets import Reservation, Spending
-from penstock_inference.remote.client import TargetClient
-from penstock_inference.remote.config import Target
-from penstock_inference.remote.faults import error_of, is_known, may_go_on
-from penstock_inference.remote.meters import Meters
-from penstock_inference.remote.pool import Pool, Turn
-from penstock_inference.remote.routing import Routing
+from penstock_inference.targets.budgets import Reservation, Spending
+from penstock_inference.targets.calls import ADAPTER, Chunk, Client, not_served
+from penstock_inference.targets.config import Target
+from penstock_inference.targets.faults import error_of, is_known, may_go_on
+from penstock_inference.targets.meters import Meters
+from penstock_inference.targets.pool import Pool, Turn
+from penstock_inference.targets.routing import Routing, Tier
 from penstock_inference.text import SafeText
 
 _log = structlog.get_logger()
@@ -45,9 +45,26 @@ class _Call:
 
     input_tokens: int
     output_tokens: int = 0
-    """Chunks of text, each a token at least, until the server has counted."""
+    """Chunks of text, each a token at least, until the target has counted."""
+    begun: bool = False
+    """Whether there was any text."""
     finish_reason: FinishedBy | None = None
     model: str = ""
+    last: Chunk = field(default_factory=Chunk)
+
+    def take(self, chunk: Chunk) -> None:
+        """Take note of what a chunk says besides its text."""
+        if chunk.text:
+            self.begun = True
+            self.output_tokens += 1
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.model = chunk.model or self.model
+        if chunk.input_tokens is not None:
+            self.input_tokens = chunk.input_tokens
+        if chunk.output_tokens is not None:
+            self.output_tokens = chunk.output_tokens
+        if chunk.finish_reason is not None:
+            self.last = chunk
 
 
 class Answers:
@@ -55,7 +72,7 @@ class Answers:
 
     def __init__(
         self,
-        clients: dict[str, TargetClient],
+        clients: Mapping[str, Client],
         *,
         pool: Pool,
         routing: Routing,
@@ -72,9 +89,7 @@ class Answers:
 
     async def answer(self, request: GenerationRequest, emit: Emit) -> None:
         """Emit the pieces of one answer; raises PenstockError where no target gives it."""
-        tiers = self._routing.tiers(request.request_id, request.tenant)
-        if not tiers:
-            raise InvalidRequest("no target serves this tenant", field="header tenant")
+        tiers = _able(self._routing.tiers(request.request_id, request.tenant), request)
         tried: set[str] = set()
         errors: list[PenstockError] = []
         told = _Told(emit)
@@ -111,7 +126,11 @@ class Answers:
 
     def shadows(self, request: GenerationRequest) -> list[Target]:
         """Where a request is mirrored."""
-        return list(self._routing.shadows(request.request_id, request.tenant))
+        return [
+            target
+            for target in self._routing.shadows(request.request_id, request.tenant)
+            if not_served(request, target) is None
+        ]
 
     async def _call(self, turn: Turn, request: GenerationRequest, told: _Told, *, shadow: bool = False) -> None:
         """One call at one target: paid for, counted, and its place given back, however it ends."""
@@ -143,7 +162,8 @@ class Answers:
             self._meters.used(target, call.input_tokens, call.output_tokens, cost)
 
     def _reserve(self, target: Target, request: GenerationRequest, tenant: str | None) -> Reservation:
-        most = target.price.of(input_tokens_of(request), request.parameters.max_tokens)
+        parameters = request.parameters
+        most = target.price.of(input_tokens_of(request), parameters.max_tokens * (parameters.n or 1))
         try:
             return self._spending.reserve(tenant, most)
         except LimitExceeded:
@@ -154,15 +174,11 @@ class Answers:
         text = SafeText(request.parameters.stop)
         async with aclosing(self._clients[target.name].stream(request)) as chunks:
             async for chunk in chunks:
+                if chunk.text and not call.begun:
+                    self._meters.first(target, self._now() - began)
+                call.take(chunk)
                 if chunk.text:
-                    if not call.output_tokens:
-                        self._meters.first(target, self._now() - began)
-                    call.output_tokens += 1
                     told.more(Piece(request.key, text.add(chunk.text), call.output_tokens))
-                call.finish_reason = chunk.finish_reason or call.finish_reason
-                call.model = chunk.model or call.model
-                if chunk.input_tokens is not None and chunk.output_tokens is not None:
-                    call.input_tokens, call.output_tokens = chunk.input_tokens, chunk.output_tokens
         told.more(
             Piece(
                 request.key,
@@ -171,6 +187,8 @@ class Answers:
                 "stop" if text.stopped else call.finish_reason,
                 prompt_tokens=call.input_tokens,
                 provenance=_provenance(target, call),
+                logprobs=call.last.logprobs,
+                others=call.last.others,
             )
         )
 
@@ -197,7 +215,37 @@ class _Told:
 
 def _provenance(target: Target, call: _Call) -> Provenance:
     model = call.model or target.model
-    return Provenance(target.provider, model, target.host, {"model": f"{target.name}:{model}"})
+    versions = {**call.last.versions, "model": f"{target.name}:{model}"}
+    return Provenance(target.provider, model, target.host, versions)
+
+
+def _able(tiers: Sequence[Tier], request: GenerationRequest) -> list[Tier]:
+    """The tiers without targets that cannot give what is asked for.
+
+    Raises InvalidRequest where none is left, StageError where that is for want of an adapter.
+    """
+    if not tiers:
+        raise InvalidRequest("no target serves this tenant", field="header tenant")
+    lacking: str | None = None
+    able = []
+    for tier in tiers:
+        lacks = {target.name: not_served(request, target) for target in tier.targets}
+        lacking = lacking or next(filter(None, lacks.values()), None)
+        if found := tuple(target for target in tier.targets if lacks[target.name] is None):
+            able.append(dataclasses.replace(tier, targets=found))
+    if not able and lacking == ADAPTER:
+        raise StageError(
+            "the request asks for an adapter of the registry, which servers and the engine `genai` do not have; name a "
+            "model of theirs, or add a local target with the engine `penstock`",
+            code="unknown_adapter",
+            field="model",
+            limit="none",
+        )
+    if not able:
+        raise InvalidRequest(
+            f"{lacking}: not served through other servers; leave it out", code="unsupported_parameter", field=lacking
+        )
+    return able
 
 
 def _soonest(errors: list[PenstockError]) -> PenstockError:

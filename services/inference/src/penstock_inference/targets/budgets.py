@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from penstock.contracts.errors import LimitExceeded
-from penstock_inference.remote.config import Budgets
+from penstock_inference.targets.config import Budgets
 
 TOTAL = "total"
 

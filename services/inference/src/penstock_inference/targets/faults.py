@@ -25,6 +25,8 @@ _AT_FAULT = frozenset({400, 413, 422})
 """The request is; the same one fails at any server."""
 _BUSY = frozenset({503, 529})
 _CONTEXT = "context_length_exceeded"
+_OF_THE_MODEL = frozenset({_CONTEXT, "unsupported_json_schema"})
+"""Requests that another model may take."""
 
 
 def error_of(error: Exception, target: str) -> PenstockError:
@@ -101,4 +103,4 @@ def blames_target(error: PenstockError) -> bool:
 
 def may_go_on(error: PenstockError) -> bool:
     """Whether another target may answer the same request."""
-    return error.retriable or error.code == _CONTEXT or isinstance(error, StageError)
+    return error.retriable or error.code in _OF_THE_MODEL or isinstance(error, StageError)

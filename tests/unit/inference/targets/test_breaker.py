@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock_inference.remote.breaker import Breaker
-from penstock_inference.remote.config import BreakerFigures
+from penstock_inference.targets.breaker import Breaker
+from penstock_inference.targets.config import BreakerFigures
 
 
 def _breaker(**figures: float) -> Breaker:

@@ -1,7 +1,7 @@
-"""Servers as a backend: an event loop in a thread of its own calls them, the stage's thread takes what came.
+"""Targets as a backend: an event loop in a thread of its own calls them, the stage's thread takes what came.
 
-Nothing here waits for a server but that loop. `step` waits for pieces, a moment at most, and returns at once
-where a request arrives or is given up.
+Nothing here waits for a server or a local model but that loop, and no model runs in it (`local`). `step` waits for
+pieces, a moment at most, and returns at once where a request arrives or is given up.
 """
 
 from __future__ import annotations
@@ -17,28 +17,33 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from penstock.contracts.errors import StageError
-from penstock_inference.backend import GenerationRequest, Piece, RequestFault
-from penstock_inference.remote.answers import Answers, input_tokens_of
-from penstock_inference.remote.budgets import Book, Spending
-from penstock_inference.remote.client import TargetClient, check, messages_of
-from penstock_inference.remote.config import Config
-from penstock_inference.remote.meters import Meters
-from penstock_inference.remote.pool import Pool
-from penstock_inference.remote.routing import Routing
+from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
+from penstock_inference.targets.answers import Answers, input_tokens_of
+from penstock_inference.targets.budgets import Book, Spending
+from penstock_inference.targets.calls import Client
+from penstock_inference.targets.client import ServerClient, messages_of
+from penstock_inference.targets.config import Config, Target
+from penstock_inference.targets.local import LocalClient
+from penstock_inference.targets.meters import Meters
+from penstock_inference.targets.pool import Pool
+from penstock_inference.targets.routing import Routing
 
 STEP_S = 0.1
 """How long a step waits at most: deadlines are looked at between steps."""
 CLOSE_S = 10.0
 
 
-class RemoteBackend:
-    """Implements `backend.Backend`; `environment` holds the keys that the configuration names."""
+class TargetsBackend:
+    """Implements `backend.Backend`.
+
+    `environment` holds the keys that the configuration names; `open_local` opens a local target's model.
+    """
 
     def __init__(
         self,
         config: Config,
         environment: Mapping[str, str],
+        open_local: Callable[[Target], Backend],
         *,
         registry: CollectorRegistry,
         book: Book | None = None,
@@ -47,6 +52,7 @@ class RemoteBackend:
         self.rows = sum(target.max_in_flight for target in config.of("primary"))
         self.versions: Mapping[str, str] = {"targets": config.digest}
         keys = {target.name: target.key(environment) for target in config.targets}
+        models = {target.name: open_local(target) for target in config.targets if target.local is not None}
         self._book = book
         spending = Spending(config.budgets, book, clock)
         self._came: deque[tuple[int, Piece | Exception]] = deque()
@@ -57,20 +63,12 @@ class RemoteBackend:
         self._thread = threading.Thread(target=self._loop.run_forever, name="targets", daemon=True)
         self._thread.start()
         meters = Meters(registry)
-        self._answers = self._in_loop(self._connect(config, keys, spending, meters)).result()
+        self._answers = self._in_loop(self._connect(config, keys, models, spending, meters)).result()
 
     def add(self, request: GenerationRequest) -> int:
         """Send a request; an estimate of its prompt's tokens, which the last piece corrects."""
         if request.key in self._running:
             raise ValueError(f"key {request.key} is running already")
-        if request.adapter is not None:
-            raise StageError(
-                "the request asks for an adapter of the registry, which servers do not have; name a model of theirs",
-                code="unknown_adapter",
-                field="model",
-                limit="none",
-            )
-        check(request.parameters)
         messages_of(request.prompt)
         self._running[request.key] = [
             self._in_loop(self._answer(request)),
@@ -131,9 +129,19 @@ class RemoteBackend:
     # --- in the loop
 
     async def _connect(
-        self, config: Config, keys: Mapping[str, SecretStr], spending: Spending, meters: Meters
+        self,
+        config: Config,
+        keys: Mapping[str, SecretStr],
+        models: Mapping[str, Backend],
+        spending: Spending,
+        meters: Meters,
     ) -> Answers:
-        self._clients = {target.name: TargetClient(target, keys[target.name]) for target in config.targets}
+        self._clients: dict[str, Client] = {
+            target.name: LocalClient(target, models[target.name])
+            if target.name in models
+            else ServerClient(target, keys[target.name])
+            for target in config.targets
+        }
         pool = Pool(config, meters, time.monotonic)
         routing = Routing(config, pool.in_flight)
         return Answers(self._clients, pool=pool, routing=routing, spending=spending, meters=meters, now=time.monotonic)
@@ -149,8 +157,7 @@ class RemoteBackend:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for client in self._clients.values():
-            await client.close()
+        await asyncio.gather(*(client.close() for client in self._clients.values()))
 
     def _put(self, key: int, came: Piece | Exception) -> None:
         with self._change:

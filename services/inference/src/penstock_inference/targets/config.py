@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from penstock.contracts.errors import ConfigurationError
 from penstock.contracts.request import Identifier
+from penstock_inference.backend import EngineName
+from penstock_inference.spans import PROVIDER
 
 VARIABLE = "PENSTOCK_INFERENCE_TARGETS"
 EVERYONE = "*"
@@ -24,6 +26,7 @@ Amount = Annotated[float, Field(ge=0, le=1e9)]
 Role = Literal["primary", "fallback", "canary", "shadow"]
 
 _OWN_FIELDS = frozenset({"messages", "model", "stream", "stream_options"})
+_OF_SERVERS = frozenset({"base_url", "api_key_env", "api_key_file", "limit_field", "omit", "extra"})
 
 
 class _Part(BaseModel):
@@ -88,13 +91,17 @@ Omissible = Literal[
 
 
 class Target(_Part):
-    """One server and model."""
+    """One server and model, or a local model."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    base_url: str
+    base_url: str = ""
     """Up to and with the version, e.g. https://llm.example.org/v1."""
+    local: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """In place of a server: what this process runs of the registry, an alias, which is followed, or NAME@REVISION."""
+    engine: EngineName | None = None
+    """Of a local one: what runs it; the service's own setting where absent."""
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    """As the server names it."""
+    """As the server names it; of a local one the same as `local`."""
     provider: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")] = "openai"
     """`gen_ai.provider.name` in metrics and spans."""
     role: Role = "primary"
@@ -118,6 +125,15 @@ class Target(_Part):
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request's body."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("local") is not None:
+            if "model" in given:
+                raise ValueError("local and model: a local target has no other name for its model")
+            return {"provider": PROVIDER, **given, "model": given["local"]}
+        return given
+
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str) -> str:
@@ -136,6 +152,20 @@ class Target(_Part):
         return value
 
     @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = self.model_fields_set
+        if self.local is None:
+            if "base_url" not in given:
+                raise ValueError("give base_url, or local")
+            if self.engine is not None:
+                raise ValueError("engine is of a local target")
+        elif others := sorted(_OF_SERVERS & given):
+            raise ValueError(f"{others[0]} is of a server, and the target is local")
+        elif "connect_s" in self.timeouts.model_fields_set:
+            raise ValueError("timeouts.connect_s is of a server, and the target is local")
+        return self
+
+    @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("api_key_env and api_key_file: give one of the two")
@@ -147,7 +177,7 @@ class Target(_Part):
 
     @property
     def host(self) -> str:
-        """`server.address` in metrics and spans."""
+        """`server.address` in metrics and spans; empty for a local one."""
         return urlsplit(self.base_url).hostname or ""
 
     def key(self, environment: Mapping[str, str]) -> SecretStr:
@@ -210,6 +240,12 @@ class Config(_Part):
     def of(self, *roles: Role) -> tuple[Target, ...]:
         """The targets of some roles, in the file's order."""
         return tuple(target for target in self.targets if target.role in roles)
+
+    def run_by(self, engine: EngineName) -> Config:
+        """The same, with this engine for the local targets that name none."""
+        missing = {"engine": engine}
+        targets = (one if one.local is None or one.engine else one.model_copy(update=missing) for one in self.targets)
+        return self.model_copy(update={"targets": tuple(targets)})
 
     @property
     def digest(self) -> str:

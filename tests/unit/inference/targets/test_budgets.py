@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.support.remote import MemoryBook
+from tests.support.targets import MemoryBook
 
 from penstock.contracts.errors import LimitExceeded
-from penstock_inference.remote.budgets import Spending
-from penstock_inference.remote.config import Budgets
+from penstock_inference.targets.budgets import Spending
+from penstock_inference.targets.config import Budgets
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC).timestamp()
 DAY = 86_400

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import structlog
 
 from penstock.contracts.errors import Overloaded, PenstockError, RateLimited
-from penstock_inference.remote.breaker import Breaker
-from penstock_inference.remote.config import Config, Target
-from penstock_inference.remote.faults import blames_target
-from penstock_inference.remote.meters import Meters
-from penstock_inference.remote.routing import Tier
+from penstock_inference.targets.breaker import Breaker
+from penstock_inference.targets.config import Config, Target
+from penstock_inference.targets.faults import blames_target
+from penstock_inference.targets.meters import Meters
+from penstock_inference.targets.routing import Tier
 
 _log = structlog.get_logger()
 

@@ -66,7 +66,7 @@ class Bench:
         self.behind = behind or Telling()
         self.cache = Cache(Bounds(1 << 20, entries, 60), Meters(self.registry), sampled=sampled, semantic=semantic)
         self.answers = self.cache.answers
-        self.backend = CachingBackend(self.behind, self.cache, "m1")
+        self.backend = CachingBackend(self.behind, self.cache, lambda: "m1")
         self._key = 0
 
     def ask(self, text: str = "one two", **given: Any) -> list[Piece]:

@@ -175,7 +175,6 @@ def test_a_local_target_follows_its_alias(monkeypatch: pytest.MonkeyPatch, tmp_p
     settings = _settings(
         monkeypatch,
         INFERENCE_TARGETS=json.dumps({"targets": [own]}),
-        INFERENCE_CACHE_MIB="0",  # what was kept before is given after too
         MODELS_DIR=str(tmp_path / "registry"),
         MODELS_POLL_MS="50",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from penstock_inference.prefixes import Counted
 from penstock_inference.runner import Limits
 from penstock_inference.settings import Settings
 from penstock_inference.stage import STAGE, InferenceStage
+from penstock_inference.switching import SwitchingBackend
 
 _log = structlog.get_logger()
 
@@ -79,7 +81,7 @@ def _semantic(settings: Settings) -> Semantic:
     return Semantic(Background(encoder), similarity=settings.inference_cache_similarity, digest=encoder.digest)
 
 
-def _cached(backend: Backend, cache: Cache | None, source: str) -> Backend:
+def _cached(backend: Backend, cache: Cache | None, source: Callable[[], str]) -> Backend:
     return backend if cache is None else CachingBackend(backend, cache, source)
 
 
@@ -89,11 +91,11 @@ def _local(settings: Settings, resources: Resources, cache: Cache | None) -> Bac
     if settings.model_dir is not None:
         backend = open_folder(settings.model_dir, limits, counted, settings.inference_engine)
         _log.info("inference.model.loaded", rows=limits.rows, threads=limits.threads, **backend.versions)
-        return _cached(backend, cache, backend.versions["model"])
+        return _cached(backend, cache, lambda: backend.versions["model"])
 
     def load(entry: Entry) -> Backend:
         loaded = load_local(entry, limits, counted, settings.inference_engine, settings.registry)
-        return _cached(loaded, cache, loaded.versions["model"])
+        return _cached(loaded, cache, lambda: loaded.versions["model"])
 
     return _followed(settings, resources, settings.model, load, alone=False)
 
@@ -113,7 +115,9 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _followed(settings: Settings, resources: Resources, reference: str, load: LoadModel, *, alone: bool) -> Backend:
+def _followed(
+    settings: Settings, resources: Resources, reference: str, load: LoadModel, *, alone: bool
+) -> SwitchingBackend:
     models = Models(
         settings.registry,
         reference,
@@ -151,16 +155,19 @@ def _targets(settings: Settings, resources: Resources, cache: Cache | None) -> B
     book = resources.tallies(topics.STATE_BUDGETS) if config.budgets.limited else None
     limits, counted = _limits(settings), _counting(resources)
 
+    followed: list[SwitchingBackend] = []
+
     def open_local(target: Target) -> Backend:
         of_target = replace(limits, rows=target.max_in_flight)
         engine = target.engine or settings.inference_engine
         load_it = partial(load_local, limits=of_target, counted=counted, engine=engine, registry=settings.registry)
-        return _followed(settings, resources, target.model, load_it, alone=True)
+        followed.append(_followed(settings, resources, target.model, load_it, alone=True))
+        return followed[-1]
 
     backend = TargetsBackend(config, os.environ, open_local, registry=resources.registry, book=book)
     names = [target.name for target in config.targets]
     _log.info("inference.targets.loaded", names=names, rows=backend.rows, digest=config.digest)
-    return _cached(backend, cache, config.digest)
+    return _cached(backend, cache, lambda: " ".join([config.digest, *(local.promoted for local in followed)]))
 
 
 def run(settings: Settings) -> int:

@@ -58,6 +58,12 @@ class SwitchingBackend:
         self._unknown: set[Prompts] = set()
         self._turn = 0
 
+    @property
+    def promoted(self) -> str:
+        """The revision that requests go to now."""
+        with self._lock:
+            return self._current.reference
+
     # --- for whoever generates
 
     def add(self, request: GenerationRequest) -> int:

@@ -51,7 +51,7 @@ def test_what_differs_is_generated(other: dict[str, Any]) -> None:
 def test_another_model_over_the_same_answers_has_its_own() -> None:
     bench = Bench()
     bench.ask()
-    other = CachingBackend(Telling("else"), bench.cache, "m2")
+    other = CachingBackend(Telling("else"), bench.cache, lambda: "m2")
     other.add(request_of(1, "one two"))
     assert text_of(other.step() or ()) == "else"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -65,9 +65,9 @@ class Cache:
 
 
 class CachingBackend:
-    """Implements `backend.Backend`; `source` names what the backend behind generates with."""
+    """Implements `backend.Backend`; `source` names what the backend behind generates with just now."""
 
-    def __init__(self, behind: Backend, cache: Cache, source: str) -> None:
+    def __init__(self, behind: Backend, cache: Cache, source: Callable[[], str]) -> None:
         self._behind = behind
         self._cache = cache
         self._source = source
@@ -99,13 +99,14 @@ class CachingBackend:
         if not self._cache.takes(request):
             self._cache.meters.asked("bypass")
             return self._start(request, None)
-        key = key_of(request, self._source)
+        source = self._source()
+        key = key_of(request, source)
         answer = self._cache.answers.get(key)
         if answer is not None:
             self._hit(request, answer, "exact")
             return answer.prompt_tokens
         semantic = self._cache.semantic
-        question = question_of(request, self._source) if semantic is not None else None
+        question = question_of(request, source) if semantic is not None else None
         recording = _Recording(request, key, question)
         if semantic is not None and question is not None:
             self._asked[request.key] = recording

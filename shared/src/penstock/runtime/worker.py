@@ -319,11 +319,11 @@ class Worker:
         if self._closing:  # the group's last word to a member that leaves: nothing of it is taken
             consumer.incremental_assign(partitions)
             return
-        if self._states:
-            # until no dead owner's transaction is open on them: then its state writes are readable
-            offsets.committed(consumer, partitions)
-            for state in self._states.values():
-                state.catch_up()
+        # until no dead owner's transaction is open on them: then its state writes are readable. The client would wait
+        # for it, too, and say nothing of one that nobody will ever end
+        offsets.committed(consumer, partitions)
+        for state in self._states.values():
+            state.catch_up()
         consumer.incremental_assign(partitions)
         slots = [(p.topic, p.partition) for p in partitions]
         self._owned.update(slots)

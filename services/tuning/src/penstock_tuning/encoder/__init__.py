@@ -1,0 +1,1 @@
+"""The encoder: tokenizer, pretraining on masked tokens, export to int8 ONNX."""

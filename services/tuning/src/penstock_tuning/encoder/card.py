@@ -1,0 +1,99 @@
+"""The model card and the attribution lines, both made from the run record and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from penstock_tuning.data.manifest import Manifest
+
+CARD = "README.md"
+NOTICE = "NOTICE.md"
+_WEIGHTS = "int8, matrices with a scale for each column (dynamic quantization, 7 bits used), embeddings for each row"
+_LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
+
+
+def model_card(record: Mapping[str, Any], origins: list[str]) -> str:
+    """Front matter as on the Hugging Face hub, then what a reader must know."""
+    shape, metrics = record["configuration"]["shape"], record["metrics"]
+    front = {
+        "license": "apache-2.0",
+        "language": list(_LANGUAGES),
+        "datasets": origins,
+        "model-index": [
+            {
+                "name": record["name"],
+                "results": [
+                    {
+                        "task": {"type": "fill-mask"},
+                        "dataset": {"name": "held-out sources", "type": "penstock-text-validation"},
+                        "metrics": [{"type": name, "value": value} for name, value in metrics.items()],
+                    }
+                ],
+            }
+        ],
+    }
+    sizes = (shape["layers"], shape["width"], shape["heads"], shape["feed_forward"])
+    architecture = "{} layers, width {}, {} heads, gated units of {}".format(*sizes)
+    phases = ", ".join(f"{one['tokens']:,} in rows of {one['length']}" for one in record["configuration"]["phases"])
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)}---
+# {record["name"]}
+
+A bidirectional encoder of {record["parameters"] / 1e6:.1f} million parameters: the base of Penstock's small
+classifiers. By itself it gives a vector for each token and decides nothing.
+
+| | |
+| --- | --- |
+| architecture | ModernBERT with full attention: {architecture} |
+| vocabulary | {shape["vocabulary"]}: byte-level BPE, digits one by one, offsets into the text as it was given |
+| context | {shape["context"]} tokens |
+| weights | {metrics["int8_megabytes"]} MB: {_WEIGHTS} |
+| inputs | `input_ids`, `attention_mask`, int64 `[batch, tokens]` |
+| output | `last_hidden_state`, float32 `[batch, tokens, {shape["width"]}]`; padding's means nothing |
+| languages | English first; German, French, Spanish, Italian, Portuguese |
+| licence | Apache-2.0; attribution of the training sets in `{NOTICE}` |
+
+## Training
+
+Masked tokens ({record["configuration"]["masking"]["share"]:.0%}, whole words), tokens read: {phases}. The text:
+{record["data"]["train"]["tokens"]:,} tokens of {len(origins)} public sets; sources that any measurement uses are not
+among them. {record["seconds"]["pretraining"] / 60:.0f} minutes on {record["hardware"]["processor"]}
+({record["hardware"]["cores"]} cores, {record["hardware"]["device"]}); all of it in `run.json`.
+
+## Measured
+
+On text of sources that training never saw, in nats for each masked token: {metrics["fp32_loss"]} in fp32,
+{metrics["int8_loss"]} in int8. Hidden states in int8 have a cosine of {metrics["mean_cosine"]} with those in fp32, the
+worst hundredth at most {metrics["low_cosine"]}.
+
+## Limits
+
+It has read little beside encoders of its size that others publish, and knows few facts. What heads on it can do is
+measured with them, not here.
+"""
+
+
+def notice(manifest: Manifest, name: str) -> str:
+    """A row for each public set whose text was read."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for source in manifest.of("text", "train"):
+        rows.setdefault((source.origin, source.licence), []).append(source.name)
+    table = "\n".join(
+        f"| {origin} | {licence} | {', '.join(sorted(names))} |" for (origin, licence), names in sorted(rows.items())
+    )
+    return f"""# Attribution: {name}
+
+The weights were trained on the sets below. No text of them is shipped; texts were cut, tokenized and mixed.
+
+| origin | licence | parts |
+| --- | --- | --- |
+{table}
+"""
+
+
+def origins(manifest: Manifest) -> list[str]:
+    """Where the text came from, each once."""
+    return sorted({source.origin for source in manifest.of("text", "train")})

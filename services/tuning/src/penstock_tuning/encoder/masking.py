@@ -56,7 +56,6 @@ def mask_tokens(
     is_special = ids < special
     begins = starts_word[ids] | is_special
     begins[:, 0] = True
-    begins[:, 1:] |= is_special[:, :-1]
     word = np.cumsum(begins, axis=1) - 1
     # One random key for a word, so that its tokens are neighbours in a stable order.
     keys = rng.random((rows, length))

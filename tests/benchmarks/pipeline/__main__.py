@@ -41,6 +41,8 @@ ENVIRONMENTS = {
 """Chain of our own -> what its services are told."""
 
 FULL = (10_000, 100_000, 1_000_000)
+PEER_BACKLOG = 100_000
+"""Most that the other chains drain: their rates are compared, not how they grow."""
 WARM_UP_REQUESTS = 200
 WARM_UP_BACKLOG = 20_000
 
@@ -63,7 +65,7 @@ def measure(
     runs = {kind: Runs() for kind in (PENSTOCK, LATENCY_MODE, AT_LEAST_ONCE, BARE, FASTSTREAM)}
     for repeat in range(repeats):
         for kind, one in runs.items():
-            sizes = {PENSTOCK: backlogs, FASTSTREAM: [faststream_backlog]}.get(kind, backlogs[-1:])
+            sizes = {PENSTOCK: backlogs, FASTSTREAM: [faststream_backlog]}.get(kind, [min(backlogs[-1], PEER_BACKLOG)])
             run_as = PENSTOCK if kind in ENVIRONMENTS else kind
             with Chain(run_as, bootstrap, folder, ENVIRONMENTS.get(kind, {})) as chain:
                 one.latencies.append(chain.latency(rate, requests))
@@ -101,7 +103,8 @@ def main() -> int:
                 requests=options.requests,
                 console=console,
             )
-            beside = None if options.no_lanes else lanes.measure(broker.bootstrap_servers, Path(folder))
+            rounds = max(2, options.repeats)
+            beside = None if options.no_lanes else lanes.measure(broker.bootstrap_servers, Path(folder), rounds=rounds)
         finally:
             broker.stop()
     show(runs, console)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.constrained.schemas import CASES, Case
@@ -13,6 +14,7 @@ from tests.benchmarks.constrained.schemas import CASES, Case
 from penstock.contracts.events import GenerationParameters, OutputFormat
 from penstock.text.prompt_tokens import PromptTokenizer
 from penstock_inference.backend import GenerationRequest
+from penstock_inference.engine import Engine
 from penstock_inference.layout import ModelLayout
 from penstock_inference.local import LocalBackend
 from penstock_inference.runner import Limits, OnnxRunner
@@ -70,7 +72,8 @@ def backend(*, rows: int, threads: int, ends: bool = True) -> LocalBackend:
     tokens = PromptTokenizer.from_folder(MODEL)
     # the first token of a prompt, which no answer goes on with
     eos_ids = layout.eos_ids if ends else frozenset({tokens.tokenizer.token_to_id("<|bos|>")})
-    return LocalBackend(runner, tokens, eos_ids, layout.digest(), limits)
+    engine = partial(Engine, runner, step_tokens=limits.step_tokens, stall_s=limits.stall_s)
+    return LocalBackend(runner, engine, tokens, eos_ids, {"model": layout.digest()})
 
 
 def answer(backend: LocalBackend, work: Sequence[GenerationRequest]) -> tuple[dict[int, Answer], float, float]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from tests.benchmarks.pipeline.passing import HOPS, PATH, request
 from tests.support.stack import StackError
 
@@ -235,7 +235,7 @@ class Chain:
         )
         places = [TopicPartition(f"{self.prefix}{name}", number, 0) for name in names for number in range(PARTITIONS)]
         for place in places if from_end else ():
-            place.offset = reader.get_watermark_offsets(place, timeout=20)[1]
+            place.offset = _end_of(reader, place)
         reader.assign(places)
         return reader
 
@@ -274,6 +274,18 @@ class Chain:
 
     def _logs(self) -> str:
         return "\n".join(f"--- {name}\n{log_tail(self._log(name))}" for name in self._hops)
+
+
+def _end_of(reader: Consumer, place: TopicPartition) -> int:
+    """The offset after the last record; asked for again while the leader of a new topic is not known to all."""
+    until = time.monotonic() + STUCK_S
+    while True:
+        try:
+            return reader.get_watermark_offsets(place, timeout=20)[1]
+        except KafkaException:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def _id_of(value: bytes | None) -> bytes:

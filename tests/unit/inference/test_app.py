@@ -165,6 +165,7 @@ def test_adapters_are_served_by_our_engine_and_refused_by_others(
 
 @pytest.mark.parametrize("engine", [None, "genai"])
 def test_a_local_target_follows_its_alias(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str | None) -> None:
+    before = set(threading.enumerate())  # other tests' among them
     registry = Registry(tmp_path / "registry", SHIPPED)
     for name, context in (("a", 256), ("b", 128)):
         registry.add(
@@ -194,7 +195,8 @@ def test_a_local_target_follows_its_alias(monkeypatch: pytest.MonkeyPatch, tmp_p
     wait_until(lambda: made_by() == f"own:{registry.find('b').manifest.answers}", "the second model's answer")
     stage.close()
     resources.close()
-    assert not [thread for thread in threading.enumerate() if thread.name in ("models", "model own", "targets")]
+    began = set(threading.enumerate()) - before
+    assert not [thread for thread in began if thread.name in ("models", "model own", "targets")]
 
 
 def test_a_provider_that_the_engine_does_not_have_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

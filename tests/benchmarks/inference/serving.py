@@ -126,3 +126,11 @@ class Desk:
             raise RuntimeError(f"{len(short)} of {len(self._served)} requests have no whole answer, first {short[0]}")
         seconds = max(each.times[-1] for each in self._served.values())
         return Run(list(self._served.values()), seconds, time.process_time() - self._cpu)
+
+
+def in_static_batches(requests: Sequence[Request], rows: int, serve: Callable[[Sequence[Request], Desk], None]) -> Run:
+    """Answer all, up to `rows` at a time. A row's tokens count until its answer is whole, though the batch goes on."""
+    desk = Desk(requests)
+    while batch := desk.batch(rows):
+        serve(batch, desk)
+    return desk.run()

@@ -44,7 +44,6 @@ FULL = (10_000, 100_000, 1_000_000)
 PEER_BACKLOG = 100_000
 """Most that the other chains drain: their rates are compared, not how they grow."""
 WARM_UP_REQUESTS = 200
-WARM_UP_BACKLOG = 20_000
 
 
 def measure(
@@ -61,7 +60,7 @@ def measure(
     """Kind of chain -> what was measured; the kinds take turns."""
     with Chain(PENSTOCK, bootstrap, folder) as chain:  # the broker compiles what it uses often: not in our time
         chain.latency(rate, WARM_UP_REQUESTS)
-        chain.drain(WARM_UP_BACKLOG)
+        chain.drain(lanes.WARM_UP_BACKLOG)
     runs = {kind: Runs() for kind in (PENSTOCK, LATENCY_MODE, AT_LEAST_ONCE, BARE, FASTSTREAM)}
     for repeat in range(repeats):
         for kind, one in runs.items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tests.benchmarks.inference.serving import Desk, Run
+from tests.benchmarks.inference.serving import Desk, Run, in_static_batches
 from tests.benchmarks.inference.workload import Request
 
 PAD = 0
@@ -26,11 +26,8 @@ class Genai:
         self._model = og.Model(config)
 
     def serve(self, requests: Sequence[Request]) -> Run:
-        """Answer all. A row's tokens count until its answer is whole, though the batch goes on."""
-        desk = Desk(requests)
-        while batch := desk.batch(self._rows):
-            self._batch(batch, desk)
-        return desk.run()
+        """Answer all, in static batches."""
+        return in_static_batches(requests, self._rows, self._batch)
 
     def _batch(self, batch: Sequence[Request], desk: Desk) -> None:
         longest = max(len(request.prompt) for request in batch)

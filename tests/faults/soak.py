@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from tests.faults.soaking.faults import Culprit, plan
+from tests.faults.soaking.faults import TRANSACTION_TIMEOUT_S, Culprit, plan
 from tests.faults.soaking.outcome import outcome
 from tests.faults.soaking.page import write_page
 from tests.faults.soaking.sampling import PARTITIONS, Sampler, Samples
@@ -71,7 +71,10 @@ def run(
     """
     prefix = f"e{uuid.uuid4().hex[:10]}."
     faults = plan(seconds, seed, every_s=fault_every_s, broker=broker is not None)
-    environment = {"PENSTOCK_STATE_MAX_ENTRIES": str(STATE_MAX_ENTRIES)}
+    environment = {
+        "PENSTOCK_STATE_MAX_ENTRIES": str(STATE_MAX_ENTRIES),
+        "PENSTOCK_TRANSACTION_TIMEOUT_MS": str(1_000 * TRANSACTION_TIMEOUT_S),
+    }
     with ExitStack() as open_until_end:
         stack = open_until_end.enter_context(
             Stack(bootstrap, prefix, folder, partitions=PARTITIONS, environment=environment)

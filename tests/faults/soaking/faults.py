@@ -22,8 +22,10 @@ RESTARTED = (("preprocess", "safety", "postprocess"), ("anonymize", "inference")
 SHARES: dict[What, float] = {"kill": 0.4, "terminate": 0.2, "pause": 0.4}
 DOWN_S = (0.0, 3.0)
 PAUSED_S = (0.5, 5.0)
-LONG_PAUSE_S = (8.0, 15.0)
-"""For services that may end by it: the broker aborts their transactions after ten seconds."""
+LONG_PAUSE_S = (15.0, 28.0)
+"""For services that may end by it: the broker aborts their transactions in between."""
+TRANSACTION_TIMEOUT_S = 20
+"""Longer than the one broker takes to come back: Kafka may leave a transaction hanging whose time is up by then."""
 LONG_PAUSES = 0.2
 GRACE_S = 20.0
 BROKER_AT = (0.1, 0.52)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from tests.faults.soaking.faults import LONG_PAUSE_S, PAUSED_S
+from tests.faults.soaking.faults import LONG_PAUSE_S, PAUSED_S, TRANSACTION_TIMEOUT_S
 from tests.faults.soaking.flatness import LAG_S, LIMITS, MIN_LIFE_S
 from tests.faults.soaking.outcome import Outcome
 from tests.faults.soaking.plots import draw
@@ -40,10 +40,10 @@ def _blocks(run: Outcome) -> list[str]:
             f"personal data. About every {facts['fault_every_s']:g} seconds a service, each in turn, is killed "
             f"(SIGKILL), terminated (SIGTERM) and started again, or halted (SIGSTOP) for {PAUSED_S[0]:g} to "
             f"{PAUSED_S[1]:g} seconds, now and then {LONG_PAUSE_S[0]:g} to {LONG_PAUSE_S[1]:g}, past the end of its "
-            "transactions. The broker is killed twice; it is not told to stop, since Kafka may leave a transaction "
-            "hanging by it, for which [operations](../operations.md#a-transaction-that-hangs) has the way out. In "
-            "each half of the run some services are only halted, so that every service has a process that lives for "
-            "half of it. "
+            "transactions. The broker is killed twice; it is not told to stop, and transactions may stand open for "
+            f"{TRANSACTION_TIMEOUT_S} s, longer than it takes to come back, since Kafka may leave one hanging by "
+            "either, for which [operations](../operations.md#a-transaction-that-hangs) has the way out. In each half "
+            "of the run some services are only halted, so that every service has a process that lives for half of it. "
             f"`PENSTOCK_STATE_MAX_ENTRIES` is {facts['state_max_entries']:,}, a bound that the warm-up reaches."
         ),
         _wrapped(

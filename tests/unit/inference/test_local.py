@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,19 @@ def _distance_from_best(runner: OnnxRunner, prompt: list[int], before: list[int]
     for count, each in enumerate(before):
         logits = runner.decode([each], [len(prompt) + count])[0]
     return float(logits.max() - logits[token])
+
+
+def test_the_memory_of_keys_and_values_is_there_from_the_start(resident: Callable[[], int]) -> None:
+    layout = ModelLayout.read(SHIPPED)
+    few = OnnxRunner(layout, Limits(rows=1))  # what sessions take besides is here by now
+    before = resident()
+    one = OnnxRunner(layout, Limits(rows=1))
+    between = resident()
+    many = OnnxRunner(layout, Limits(rows=65))
+    more = many.memory_bytes - one.memory_bytes
+    assert more > 200 << 20
+    assert resident() - between - (between - before) > 0.9 * more
+    del few, one, many
 
 
 def test_the_shipped_model_answers_the_same_in_stretches_in_a_batch_and_after_a_shared_beginning() -> None:

@@ -78,6 +78,18 @@ def test_a_prompt_longer_than_the_cache_keeps_its_beginning() -> None:
     assert cache.bytes <= 3 * SIZE
 
 
+def test_memory_is_taken_whole_with_the_first_block(resident: Callable[[], int]) -> None:
+    cache, wide = PrefixCache(32 << 20), np.zeros((64, GRID, 64), np.float32)
+    before = resident()
+    cache.store(list(range(20)), lambda start, stop: wide)
+    taken = resident() - before
+    assert taken >= 30 << 20
+    for prompt in range(200):
+        cache.store([prompt] * 40, lambda start, stop: wide)
+    assert cache.bytes == 32 << 20
+    assert resident() - before - taken < 4 << 20
+
+
 def test_clear_forgets() -> None:
     cache, prompt = PrefixCache(1 << 20), list(range(50))
     cache.store(prompt, reader(prompt))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from penstock_inference.scheduler import GRID
@@ -40,17 +41,22 @@ def count_nothing(reused: int, computed: int) -> None:
 class _Node:
     number: int
     """By which its followers find it; never used again."""
-    block: Block
+    place: int
+    """Of its block among the blocks."""
 
 
 class PrefixCache:
-    """At most `limit_bytes` of blocks. Used by one thread; the counts may be read by others."""
+    """At most `limit_bytes` of blocks, whose memory is taken whole with the first one and then neither grows nor moves.
+
+    Used by one thread; the counts may be read by others.
+    """
 
     def __init__(self, limit_bytes: int, counted: Counted = count_nothing) -> None:
         self._limit = limit_bytes
         self._nodes: OrderedDict[_Key, _Node] = OrderedDict()
+        self._blocks: npt.NDArray[Any] | None = None
+        self._free: list[int] = []
         self._last = _ROOT
-        self.bytes = 0
         self._counted = counted
         self.reused_tokens = 0
         """Of all prompts so far: copied from here."""
@@ -62,14 +68,17 @@ class PrefixCache:
         return GRID * sum(1 for _ in self._chain(prompt, adapter))
 
     def fetch(self, prompt: Sequence[int], tokens: int, adapter: str | None = None) -> list[Block]:
-        """The blocks of the prompt's first `tokens`, which `reusable` named; counts the prompt as begun."""
+        """The blocks of the prompt's first `tokens`, which `reusable` named, good until the next `store`.
+
+        Counts the prompt as begun.
+        """
         found = list(self._chain(prompt, adapter))[: tokens // GRID]
         for key, _ in reversed(found):  # so that a beginning is always newer than what follows it
             self._nodes.move_to_end(key)
         self.reused_tokens += tokens
         self.computed_tokens += len(prompt) - tokens
         self._counted(tokens, len(prompt) - tokens)
-        return [node.block for _, node in found]
+        return [self._blocks[node.place] for _, node in found] if self._blocks is not None else []
 
     def store(self, prompt: Sequence[int], read: Callable[[int, int], Block], adapter: str | None = None) -> None:
         """Keep the prompt's blocks; `read` copies those of tokens start..stop-1 that are not here."""
@@ -78,25 +87,45 @@ class PrefixCache:
         for start in range(0, _usable(prompt), GRID):
             key = (before, tuple(prompt[start : start + GRID]))
             node = self._nodes.get(key)
-            if node is None:
-                block = read(start, start + GRID)
-                if block.nbytes * (len(keys) + 1) > self._limit:
-                    break  # more of this prompt would only drive out its beginning
+            if node is not None:
+                self._nodes.move_to_end(key)  # what is kept for this prompt drives out none of it
+            else:
+                place = self._place(block := read(start, start + GRID), beside=len(keys))
+                if self._blocks is None or place is None:
+                    break
+                self._blocks[place] = block
                 self._last += 1
-                node = self._nodes[key] = _Node(self._last, block)
-                self.bytes += block.nbytes
+                node = self._nodes[key] = _Node(self._last, place)
             before = node.number
             keys.append(key)
         for key in reversed(keys):
             self._nodes.move_to_end(key)
-        while self.bytes > self._limit:
-            _, node = self._nodes.popitem(last=False)
-            self.bytes -= node.block.nbytes
+
+    @property
+    def bytes(self) -> int:
+        """What the kept blocks take."""
+        return 0 if self._blocks is None else len(self._nodes) * self._blocks[:1].nbytes
 
     def clear(self) -> None:
         """Forget all blocks."""
+        self._free += [node.place for node in self._nodes.values()]
         self._nodes.clear()
-        self.bytes = 0
+
+    def _place(self, block: Block, beside: int) -> int | None:
+        """Where a block may stand, once the least recently used one has gone if need be; all are alike.
+
+        None where there is room for no more than the `beside` newest.
+        """
+        if self._blocks is None:
+            # touched, so that the memory is there from now on
+            self._blocks = np.full((self._limit // block.nbytes, *block.shape), 0, block.dtype)
+            self._free = list(range(len(self._blocks)))
+        if beside >= len(self._blocks):
+            return None
+        if not self._free:
+            _, node = self._nodes.popitem(last=False)
+            return node.place
+        return self._free.pop()
 
     def _chain(self, prompt: Sequence[int], adapter: str | None) -> Iterator[tuple[_Key, _Node]]:
         before: int | str = adapter or _ROOT

@@ -102,7 +102,8 @@ class OnnxRunner:
                 "PENSTOCK_INFERENCE_CONTEXT or PENSTOCK_INFERENCE_STEP_TOKENS"
             )
         self.memory_bytes = logits + token * self.cache_tokens
-        self._pool = np.zeros((layout.layers, 2, self.cache_tokens * layout.kv_heads * layout.head_size), cache_type)
+        # touched, so that its memory is there from the start and not missing later
+        self._pool = np.full((layout.layers, 2, self.cache_tokens * layout.kv_heads * layout.head_size), 0, cache_type)
         self._bindings: dict[tuple[int, int], tuple[Any, list[Any], dict[str, Inputs]]] = {}
         self._cache = self._cut(self.context_length)
 

@@ -29,6 +29,7 @@ OPTION_OF: Final = {
     "ssl.certificate.location": "kafka_ssl_certificate_location",
     "ssl.key.location": "kafka_ssl_key_location",
     "ssl.key.password": "kafka_ssl_key_password",
+    "queued.max.messages.kbytes": "queue_max_kbytes",
 }
 """librdkafka's options that have a setting of their own."""
 

@@ -21,6 +21,15 @@ MAX_MESSAGE_BYTES = 33_554_432
 """The client's own limit, above every topic's: topics refuse first, by name."""
 
 
+FETCH_BYTES = 1_048_576
+"""Most that one answer of a broker holds. It is compressed, and a record may be ten times as large in memory; only
+once it is unpacked does the client see whether it has enough, so that this bounds by how much it fetches too far."""
+PARTITION_FETCH_BYTES = 262_144
+"""Of that, most from one partition. The first batch comes whole however large it is."""
+FETCH_AGAIN_MS = 20
+"""How long the client waits before it looks again whether what is fetched ahead has become less. Its default of a
+second is more than it takes to use up all that is."""
+
 LINGER_MS = 5
 QUEUE_FULL_WAIT_S = 0.2
 RECORD_OVERHEAD_BYTES = 4_096
@@ -71,6 +80,19 @@ def common(settings: ServiceSettings) -> dict[str, Any]:
     }
 
 
+def _fetching(settings: ServiceSettings) -> dict[str, Any]:
+    """How far a consumer fetches ahead; `kafka_options` may say otherwise."""
+    return {
+        "fetch.wait.max.ms": 50,
+        "fetch.message.max.bytes": PARTITION_FETCH_BYTES,
+        "fetch.max.bytes": FETCH_BYTES,
+        "fetch.queue.backoff.ms": FETCH_AGAIN_MS,
+        "queued.max.messages.kbytes": settings.queue_max_kbytes,
+        # records that are small take more memory than their bytes say
+        "queued.min.messages": 2 * settings.batch_max_records,
+    }
+
+
 def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
     """A stage's consumer: read committed, offsets committed by us alone."""
     member = {"group.instance.id": f"{group}-{settings.instance}"} if settings.kafka_static_membership else {}
@@ -80,6 +102,7 @@ def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
         else {"group.protocol": "classic", "partition.assignment.strategy": "cooperative-sticky"}
     )
     return {
+        **_fetching(settings),
         **common(settings),
         **protocol,
         **member,
@@ -87,11 +110,7 @@ def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        "fetch.wait.max.ms": 50,
-        "fetch.message.max.bytes": 4_194_304,
-        "fetch.max.bytes": MAX_MESSAGE_BYTES + 1024,
         "receive.message.max.bytes": 2 * MAX_MESSAGE_BYTES,
-        "queued.max.messages.kbytes": settings.queue_max_kbytes,
         "statistics.interval.ms": 5_000,
     }
 
@@ -99,14 +118,13 @@ def consumer(settings: ServiceSettings, group: str) -> dict[str, Any]:
 def reader(settings: ServiceSettings, name: str, *, committed: bool = True) -> dict[str, Any]:
     """A consumer outside any group that reads whole topics: state."""
     return {
+        **_fetching(settings),
         **common(settings),
         "group.id": name,
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed" if committed else "read_uncommitted",
         "enable.partition.eof": True,
-        "fetch.wait.max.ms": 50,
-        "fetch.max.bytes": MAX_MESSAGE_BYTES + 1024,
         "receive.message.max.bytes": 2 * MAX_MESSAGE_BYTES,
     }
 

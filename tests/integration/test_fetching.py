@@ -1,4 +1,4 @@
-"""What a consumer fetches ahead, on a real broker: bounded however well records compress, and none too large to come."""
+"""What a consumer fetches ahead, on a real broker: bounded however well records compress, none too large to come."""
 
 from __future__ import annotations
 

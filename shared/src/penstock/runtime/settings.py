@@ -86,7 +86,8 @@ class ServiceSettings(KafkaSettings):
         default=50, description="How long to wait for a fuller batch under load."
     )
     queue_max_kbytes: Annotated[int, Field(ge=1_024, le=1_048_576)] = Field(
-        default=16_384, description="Most KiB of records fetched ahead, or twice `BATCH_MAX_RECORDS` where that is less."
+        default=16_384,
+        description="Most KiB of records fetched ahead, or twice `BATCH_MAX_RECORDS` where that is less.",
     )
     state_max_entries: Annotated[int, Field(ge=1)] = Field(
         default=1_000_000, description="Most keys of a stage's state kept in memory; the least recently used go first."

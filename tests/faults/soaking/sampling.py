@@ -27,6 +27,8 @@ from penstock.runtime import kafka
 
 MIB = 1 << 20
 PARTITIONS = 2
+BACK_S = 20.0
+"""A broker has been up for so long when it is asked for the lag again."""
 """Of every topic."""
 
 
@@ -117,6 +119,7 @@ class Sampler:
         self._every_s = every_s
         self._lags: Lags | None = None
         self._asking = threading.Lock()
+        self._ask_from = 0.0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._failure: Exception | None = None
@@ -130,10 +133,13 @@ class Sampler:
 
     @contextmanager
     def without_lag(self) -> Iterator[None]:
-        """Ask the broker nothing meanwhile: the client's admin requests may abort the process when a broker goes."""
+        """Ask the broker nothing meanwhile, nor just after: admin requests may crash the client when a broker changes."""
         with self._asking:
             self._lags = None
-            yield
+            try:
+                yield
+            finally:
+                self._ask_from = time.monotonic() + BACK_S
 
     def __enter__(self) -> Sampler:
         psutil.cpu_percent()  # the first call has nothing to compare with
@@ -163,6 +169,8 @@ class Sampler:
         if not self._asking.acquire(blocking=False):
             return None  # the broker is down or coming up
         try:
+            if time.monotonic() < self._ask_from:
+                return None
             self._lags = self._lags or Lags(self._stack.bootstrap, self._stack.prefix)
             return self._lags.now()
         except KafkaException:

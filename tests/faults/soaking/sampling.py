@@ -133,7 +133,7 @@ class Sampler:
 
     @contextmanager
     def without_lag(self) -> Iterator[None]:
-        """Ask the broker nothing meanwhile, nor just after: the client may crash in admin requests when a broker goes."""
+        """Ask the broker nothing meanwhile, nor just after: admin requests may crash the client when a broker goes."""
         with self._asking:
             self._lags = None
             try:

@@ -1,8 +1,8 @@
 """An hour of mixed load and faults: `python -m tests.faults.soak`.
 
 Interactive requests, streams, bulk lines, conversations of several tenants, deadlines, cancellations and bad
-inputs go through the five services, while services are killed, terminated and halted one after another and the
-broker goes down twice. Every few seconds memory, descriptors, threads and lag are written to a file, from
+inputs go through the five services, while services are killed, terminated and halted one after another and, with
+`--kill-broker`, the broker goes down twice. Every few seconds memory, descriptors, threads and lag are written to a file, from
 which a page with plots is made (`--from` makes it again, also of a run that was cut off). The last line is
 JSON. Exit status 1 where a request was lost or ended twice or wrongly, or where something grew that must be
 flat (`tests/faults/soaking/flatness.py` says what that is).
@@ -63,14 +63,15 @@ def run(
     fault_every_s: float = FAULT_EVERY_S,
     sample_every_s: float = SAMPLE_EVERY_S,
     minute_s: float = 60.0,
+    kill_broker: bool = False,
     say: Say = lambda _: None,
 ) -> None:
     """Load and faults for `seconds`, then wait for what is due; all that is seen goes to `samples`.
 
-    `broker` is restarted too where it is given.
+    With `kill_broker` the broker, which must be given then, is killed twice, too.
     """
     prefix = f"e{uuid.uuid4().hex[:10]}."
-    faults = plan(seconds, seed, every_s=fault_every_s, broker=broker is not None)
+    faults = plan(seconds, seed, every_s=fault_every_s, broker=kill_broker)
     environment = {
         "PENSTOCK_STATE_MAX_ENTRIES": str(STATE_MAX_ENTRIES),
         "PENSTOCK_TRANSACTION_TIMEOUT_MS": str(1_000 * TRANSACTION_TIMEOUT_S),
@@ -84,7 +85,7 @@ def run(
             minutes=seconds / 60, rate=rate, seed=seed, cores=os.cpu_count(), partitions=PARTITIONS,
             sample_every_s=sample_every_s, state_max_entries=STATE_MAX_ENTRIES,
             fault_every_s=fault_every_s, date=datetime.now(UTC).date().isoformat(),
-            machine=platform.machine(), python=platform.python_version(),
+            machine=platform.machine(), python=platform.python_version(), kill_broker=kill_broker,
         )  # fmt: skip
         sampler = open_until_end.enter_context(Sampler(stack, lambda: _pid_of(broker), samples, sample_every_s))
         traffic = open_until_end.enter_context(Traffic(bootstrap, prefix, rate=rate, seed=seed))
@@ -221,6 +222,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, help="requests per second")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kill-broker", action="store_true", help="kill the one broker, too, twice")
     parser.add_argument("--samples", type=Path, help="file for the samples; .penstock/soak/TIME.jsonl")
     parser.add_argument("--report", type=Path, help="folder for soak.md and its plots; that of the samples")
     parser.add_argument("--from", type=Path, dest="kept", help="make the report of these samples, without a run")
@@ -236,7 +238,8 @@ def main() -> int:
             with LocalKafka(Path(folder, "broker"), free_port(), start_limit_s=600) as broker:
                 run(
                     broker.bootstrap_servers, broker, Path(folder, "services"), samples,
-                    seconds=options.minutes * 60, rate=options.rate, seed=options.seed, say=say,
+                    seconds=options.minutes * 60, rate=options.rate, seed=options.seed,
+                    kill_broker=options.kill_broker, say=say,
                 )  # fmt: skip
     result = outcome(path)
     page = write_page(result, options.report or path.with_suffix(""))

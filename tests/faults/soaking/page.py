@@ -27,6 +27,16 @@ def write_page(run: Outcome, folder: Path) -> Path:
     return page
 
 
+def _broker(run: Outcome) -> str:
+    if run.run.get("kill_broker", True):
+        return "The broker is killed twice."
+    return (
+        "The broker stays up: one that is alone and comes back under load may itself leave transactions and groups "
+        "hanging ([operations](../operations.md#a-transaction-that-hangs)), and brokers that fail have "
+        "[a suite of their own](faults-kafka.md#three-brokers)."
+    )
+
+
 def _blocks(run: Outcome) -> list[str]:
     facts = run.run
     cut = "" if run.end else " **The run was cut off: these are the figures until then.**"
@@ -40,10 +50,8 @@ def _blocks(run: Outcome) -> list[str]:
             f"personal data. About every {facts['fault_every_s']:g} seconds a service, each in turn, is killed "
             f"(SIGKILL), terminated (SIGTERM) and started again, or halted (SIGSTOP) for {PAUSED_S[0]:g} to "
             f"{PAUSED_S[1]:g} seconds, now and then {LONG_PAUSE_S[0]:g} to {LONG_PAUSE_S[1]:g}, past the end of its "
-            "transactions. The broker is killed twice; it is not told to stop, and transactions may stand open for "
-            f"{TRANSACTION_TIMEOUT_S} s, longer than it takes to come back, since Kafka may leave one hanging by "
-            "either, for which [operations](../operations.md#a-transaction-that-hangs) has the way out. In each half "
-            "of the run some services are only halted, so that every service has a process that lives for half of it. "
+            f"transactions, which may stand open for {TRANSACTION_TIMEOUT_S} s. In each half of the run some services "
+            f"are only halted, so that every service has a process that lives for half of it. {_broker(run)} "
             f"`PENSTOCK_STATE_MAX_ENTRIES` is {facts['state_max_entries']:,}, a bound that the warm-up reaches."
         ),
         _wrapped(

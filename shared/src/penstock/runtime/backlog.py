@@ -21,6 +21,9 @@ QUANTUM_BYTES = 4_096
 ROOM_AGAIN = 0.75
 """A full window is filled again once it has shrunk to this share: pausing throws away what was fetched ahead."""
 
+ENDED_KEPT = 16
+"""Records that have ended and whose deadlines are still kept, at most so many beside as many as have not ended."""
+
 
 class Backlog:
     """Records that are ours, are not settled and do not run. A record's ticket is None once it has left for good."""
@@ -67,7 +70,8 @@ class Backlog:
         self._window.put(work.ticket)
         if context.deadline_ms is not None:
             heapq.heappush(self._deadlines, (context.deadline_ms, next(self._tie), work))
-            if len(self._deadlines) > 4 * self._settings.calls_max_waiting + 4 * running:
+            # a deadline may be far away: what has ended is forgotten long before
+            if len(self._deadlines) > 2 * (len(self) + running) + ENDED_KEPT:
                 self._deadlines = [entry for entry in self._deadlines if entry[2].ticket is not None]
                 heapq.heapify(self._deadlines)
 

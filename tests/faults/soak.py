@@ -1,11 +1,11 @@
 """An hour of mixed load and faults: `python -m tests.faults.soak`.
 
 Interactive requests, streams, bulk lines, conversations of several tenants, deadlines, cancellations and bad
-inputs go through the five services, while services are killed, terminated and halted one after another and, with
-`--kill-broker`, the broker goes down twice. Every few seconds memory, descriptors, threads and lag are written to a file, from
-which a page with plots is made (`--from` makes it again, also of a run that was cut off). The last line is
-JSON. Exit status 1 where a request was lost or ended twice or wrongly, or where something grew that must be
-flat (`tests/faults/soaking/flatness.py` says what that is).
+inputs go through the five services, while services are killed, terminated and halted one after another and,
+with `--kill-broker`, the broker goes down twice. Every few seconds memory, descriptors, threads and lag are
+written to a file, from which a page with plots is made (`--from` makes it again, also of a run that was cut
+off). The last line is JSON. Exit status 1 where a request was lost or ended twice or wrongly, or where
+something grew that must be flat (`tests/faults/soaking/flatness.py` says what that is).
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ process share the table; what each has written and not yet committed is its own 
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -32,6 +33,7 @@ RETRY_S = 0.5
 DEFAULT_LIMIT_BYTES = 1_048_576
 LONGEST_ESCAPE = 6
 """Bytes that JSON needs for one character, at most."""
+_OFFSET: Final = struct.Struct("<q")
 
 
 class StateStore:
@@ -50,8 +52,8 @@ class StateStore:
         self._clock = clock
         declared = [one.max_message_bytes for one in load_topics() if topic.endswith(one.name)]
         self._limit = min(declared, default=DEFAULT_LIMIT_BYTES) - RECORD_OVERHEAD_BYTES
-        self._table: OrderedDict[str, tuple[int, str]] = OrderedDict()
-        """key -> (offset, value); a key always lives in one partition, so offsets order its values."""
+        self._table: OrderedDict[str, bytes] = OrderedDict()
+        """key -> offset and value, as `_packed`; a key always lives in one partition, so offsets order its values."""
         self._pending: defaultdict[Priority, dict[str, str]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._reading = threading.RLock()
@@ -67,7 +69,7 @@ class StateStore:
             if entry is None:
                 return None
             self._table.move_to_end(key)
-            return entry[1]
+        return _value(entry)
 
     def put(self, key: str, value: str) -> None:
         """Set a value in this batch's transaction; raises LimitExceeded where the topic would not take it."""
@@ -83,7 +85,7 @@ class StateStore:
     def entries(self) -> dict[str, str]:
         """All keys and their newest committed values."""
         with self._lock:
-            return {key: value for key, (_, value) in self._table.items()}
+            return {key: _value(entry) for key, entry in self._table.items()}
 
     def __len__(self) -> int:
         return len(self._table)
@@ -194,9 +196,19 @@ class StateStore:
     def _set(self, key: str, offset: int, value: str) -> None:
         with self._lock:
             known = self._table.get(key)
-            if known is not None and known[0] > offset:
+            if known is not None and _OFFSET.unpack_from(known)[0] > offset:
                 return
-            self._table[key] = (offset, value)
+            self._table[key] = _packed(offset, value)
             self._table.move_to_end(key)
             while len(self._table) > self._max_entries:
                 self._table.popitem(last=False)
+
+
+# one object for each entry in place of three: a third less memory where the values are small, and there may be a
+# million of them
+def _packed(offset: int, value: str) -> bytes:
+    return _OFFSET.pack(offset) + value.encode("utf-8", "surrogatepass")
+
+
+def _value(entry: bytes) -> str:
+    return entry[_OFFSET.size :].decode("utf-8", "surrogatepass")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from penstock.contracts.lanes import LANES
 from penstock.runtime import kafka
 from penstock.runtime.kafka import Names
@@ -66,3 +68,19 @@ def test_a_static_member_is_named_by_its_group_and_slot_where_so_set() -> None:
     for protocol in ("consumer", "classic"):
         config = kafka.consumer(static.model_copy(update={"kafka_group_protocol": protocol}), "eu.penstock-safety")
         assert config["group.instance.id"] == "eu.penstock-safety-2"
+
+
+def test_consumers_fetch_little_at_once_and_look_again_soon_unless_the_user_says_otherwise() -> None:
+    for build in (kafka.consumer, kafka.reader):
+        config = build(SETTINGS, "g")
+        assert config["fetch.message.max.bytes"] <= config["fetch.max.bytes"] <= 1_048_576
+        assert config["fetch.queue.backoff.ms"] <= 50
+        assert config["queued.max.messages.kbytes"] == SETTINGS.queue_max_kbytes
+        assert config["queued.min.messages"] >= SETTINGS.batch_max_records
+        far = SETTINGS.model_copy(update={"kafka_options": {"fetch.max.bytes": "8388608"}})
+        assert build(far, "g")["fetch.max.bytes"] == "8388608"
+
+
+def test_how_far_to_fetch_ahead_has_a_setting_and_is_no_option() -> None:
+    with pytest.raises(ValueError, match="PENSTOCK_QUEUE_MAX_KBYTES"):
+        ServiceSettings(kafka_options={"queued.max.messages.kbytes": "65536"})

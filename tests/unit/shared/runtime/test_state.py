@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import tracemalloc
+import uuid
 from typing import Any
 
 import pytest
@@ -143,3 +145,30 @@ def test_a_foreign_record_is_refused_by_place_and_not_quoted(table: Fixture, val
         table.read(Read(1, 7, "a", value))
     assert "partition 1, offset 7" in caught.value.message
     assert f"{len(value)} bytes" in caught.value.message
+
+
+def test_an_entry_with_a_short_value_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = 20_000
+    store = Fixture(monkeypatch, max_entries=entries).store
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(entries):
+            store._set(str(uuid.UUID(int=number << 64)), 3_000_000 + number, f"llm.requests/3/{4_000_000 + number}")
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(store) == entries
+    assert (after - before) / entries < 280
+
+
+@pytest.mark.parametrize("value", ["", "llm.requests/3/17", "Grüße, 世界 🌍", "\ud800"])
+def test_values_come_back_as_they_were_put(table: Fixture, value: str) -> None:
+    table.store.put("k", value)
+    table.store.commit({"k": -1001})  # what the client says of a record whose place it does not know
+    assert table.store.get("k") == value
+    assert table.store.entries() == {"k": value}
+    table.read(Read(0, 5, "k", "newer"))
+    assert table.store.get("k") == "newer"
+    table.read(Read(0, 4, "k", "older"))
+    assert table.store.get("k") == "newer"

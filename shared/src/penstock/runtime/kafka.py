@@ -22,10 +22,9 @@ MAX_MESSAGE_BYTES = 33_554_432
 
 
 FETCH_BYTES = 1_048_576
-"""Most that one answer of a broker holds. It is compressed, and a record may be ten times as large in memory; only
-once it is unpacked does the client see whether it has enough, so that this bounds by how much it fetches too far."""
-PARTITION_FETCH_BYTES = 262_144
-"""Of that, most from one partition. The first batch comes whole however large it is."""
+"""Most that one answer of a broker holds, from one partition or several: a full batch as our producers send it. It is
+compressed, and its records may be ten times as large in memory. Only once it is unpacked does the client see whether it
+has enough, so that this bounds by how much it fetches too far. A larger batch comes whole all the same."""
 FETCH_AGAIN_MS = 20
 """How long the client waits before it looks again whether what is fetched ahead has become less. Its default of a
 second is more than it takes to use up all that is."""
@@ -84,7 +83,7 @@ def _fetching(settings: ServiceSettings) -> dict[str, Any]:
     """How far a consumer fetches ahead; `kafka_options` may say otherwise."""
     return {
         "fetch.wait.max.ms": 50,
-        "fetch.message.max.bytes": PARTITION_FETCH_BYTES,
+        "fetch.message.max.bytes": FETCH_BYTES,
         "fetch.max.bytes": FETCH_BYTES,
         "fetch.queue.backoff.ms": FETCH_AGAIN_MS,
         "queued.max.messages.kbytes": settings.queue_max_kbytes,

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from penstock.cli.options import Bootstrap, Json, Prefix, print_json
+from penstock.cli.options import Bootstrap, Json, Prefix, PrincipalPrefix, print_json
 from penstock.cli.render import err, out
 from penstock.cli.state import StateFolder
 from penstock.cli.target import resolve
 from penstock.runtime import acl
 
 acl_app = typer.Typer(no_args_is_help=True, help="Who may read and write which topic, and bringing a broker to it.")
-
-PrincipalPrefix = Annotated[
-    str,
-    typer.Option("--principal-prefix", help="The services' users are this and their name, e.g. penstock-safety."),
-]
 
 
 def register(app: typer.Typer) -> None:

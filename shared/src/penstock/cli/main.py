@@ -20,6 +20,7 @@ from penstock.cli import (
     inspect_commands,
     message_commands,
     models_commands,
+    quota_commands,
     replay_command,
     stack_commands,
 )
@@ -90,6 +91,7 @@ message_commands.register(app)
 cancel_command.register(app)
 inspect_commands.register(app)
 acl_commands.register(app)
+quota_commands.register(app)
 replay_command.register(app)
 diff_command.register(app)
 models_commands.register(app)

@@ -34,6 +34,10 @@ Prefix = Annotated[
     str | None,
     typer.Option("--prefix", envvar="PENSTOCK_TOPIC_PREFIX", help="Put before every topic's name."),
 ]
+PrincipalPrefix = Annotated[
+    str,
+    typer.Option("--principal-prefix", help="The services' users are this and their name, e.g. penstock-safety."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 ShowAnswers = Annotated[
     bool, typer.Option("--show-answers", help="Print the answers too. They may hold personal data: names are restored.")

@@ -145,3 +145,15 @@ def local(rows: int = 2, context: int | None = None) -> LocalBackend:
 def completed(job: MemoryJob) -> CompletionGenerated:
     assert isinstance(job.outcome, CompletionGenerated), job.outcome
     return job.outcome
+
+
+def answers(backend: LocalBackend, *requests: GenerationRequest) -> dict[int, tuple[str, str | None]]:
+    """Texts and finish reasons by key."""
+    texts: dict[int, tuple[str, str | None]] = {}
+    for each in requests:
+        backend.add(each)
+    while pieces := backend.step():
+        for piece in pieces:
+            text, _ = texts.get(piece.key, ("", None))
+            texts[piece.key] = (text + piece.text, piece.finish_reason)
+    return texts

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from tests.support.generation import answers
 from tokenizers import Tokenizer
 
 from penstock.contracts.errors import ConfigurationError, InvalidRequest, StageError
@@ -61,18 +62,6 @@ def schema(document: Any) -> OutputFormat:
 def request(key: int, output: OutputFormat, **more: Any) -> GenerationRequest:
     parameters = GenerationParameters(**{"model": "tiny", "max_tokens": 120, "output": output, **more})
     return GenerationRequest(key, (PromptPart(kind="text", text="the model"),), parameters, seed=key)
-
-
-def answers(backend: LocalBackend, *requests: GenerationRequest) -> dict[int, tuple[str, str | None]]:
-    """Texts and finish reasons by key."""
-    texts: dict[int, tuple[str, str | None]] = {}
-    for each in requests:
-        backend.add(each)
-    while pieces := backend.step():
-        for piece in pieces:
-            text, _ = texts.get(piece.key, ("", None))
-            texts[piece.key] = (text + piece.text, piece.finish_reason)
-    return texts
 
 
 @pytest.mark.parametrize("document", SCHEMAS, ids=range(len(SCHEMAS)))

@@ -107,10 +107,54 @@ def test_patterns_are_checked() -> None:
         check({"id": "ABC"}, schema)
 
 
-def test_a_pattern_that_backtracks_without_end_is_cut_short() -> None:
+def test_patterns_of_names_are_checked() -> None:
+    schema = {
+        "properties": {"id": {"type": "string"}},
+        "patternProperties": {"^n": {"type": "integer"}, "x$": {"minimum": 3}},
+        "additionalProperties": False,
+    }
+    check({"id": "abc", "n": 1, "nx": 3, "x": "any", "max": 4}, schema)
+    check([1], schema)
+    for value, keyword in (({"n": "one"}, "type"), ({"nx": 2}, "minimum"), ({"other": 1}, "additionalProperties")):
+        with pytest.raises(StageError) as refused:
+            check(value, schema)
+        assert refused.value.limit == keyword
+
+
+def test_what_is_additional_may_have_a_schema_of_its_own() -> None:
+    schema = {"patternProperties": {"^n": {}}, "additionalProperties": {"type": "null"}}
+    check({"n": 1, "other": None}, schema)
+    with pytest.raises(StageError, match="type"):
+        check({"n": 1, "other": 1}, schema)
+    check({"other": 1}, {"additionalProperties": True})
+
+
+def test_a_pattern_may_name_a_property_of_letters() -> None:
+    schema = {"properties": {"id": {"pattern": r"^\p{Lu}+$"}}}
+    check({"id": "ÀÉ"}, schema)
+    with pytest.raises(StageError, match="pattern"):
+        check({"id": "àé"}, schema)
+
+
+def test_without_patterns_of_names_what_is_unevaluated_is_checked() -> None:
+    schema = {"allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False}
+    check({"a": 1}, schema)
+    with pytest.raises(StageError, match="unevaluatedProperties"):
+        check({"b": 1}, schema)
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        ({"id": "a" * 64 + "!"}, {"properties": {"id": {"pattern": "^(a|a)+$"}}}),
+        ({"a" * 64 + "!": 1}, {"patternProperties": {"^(a|a)+$": {}}}),
+        ({"a" * 64 + "!": 1}, {"additionalProperties": False, "patternProperties": {"^(a|a)+$": {}}}),
+    ],
+)
+def test_a_pattern_that_backtracks_without_end_is_cut_short(value: Any, schema: dict[str, Any]) -> None:
     started = time.thread_time()
     with pytest.raises(InvalidRequest, match="takes too long"):
-        check({"id": "a" * 64 + "!"}, {"properties": {"id": {"pattern": "^(a|a)+$"}}})
+        check(value, schema)
     assert time.thread_time() - started < 5
 
 
@@ -121,7 +165,8 @@ def test_a_pattern_that_backtracks_without_end_is_cut_short() -> None:
         True,
         {"type": "unknown"},
         {"properties": {"id": {"pattern": "("}}},
-        {"patternProperties": {"^a": {}}},
+        {"patternProperties": {"(": {}}},
+        {"patternProperties": {"^a": {}}, "anyOf": [{"unevaluatedProperties": False}]},
         {"$ref": "#/$defs/missing"},
         {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
     ],

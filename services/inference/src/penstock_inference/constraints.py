@@ -37,6 +37,7 @@ _REASONS: Final = (
     ("Unsatisfiable", "nothing can satisfy it"),
     ("Unknown format", "it names a format that is not known"),
     ("regex", "one of its patterns is no regular expression or needs look-around"),
+    ("patternProperty", "the patterns of its patternProperties match the same names"),
     ("Resource", "it refers to something outside of it"),
     ("Invalid type", "it names a type that JSON has not"),
 )

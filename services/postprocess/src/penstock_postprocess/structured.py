@@ -30,6 +30,9 @@ PATTERN_TIMEOUT_S = 0.05
 
 _NOTHING = object()
 
+_DIALECT = jsonschema.FormatChecker(formats=())
+"""What of a schema's own form is checked beside its rules: that a pattern is one here too, `\\p{L}` among others."""
+
 _FENCED = re.compile(r"\A\s*```[A-Za-z]*\s*\n(?P<body>.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 
@@ -80,10 +83,11 @@ def check(value: Any, schema: Any) -> None:
         raise _bad_schema("it is not an object")
     base = validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        base.check_schema(schema)
-        limited = validators.extend(  # type: ignore[no-untyped-call]  # the library's stubs leave it out
-            base, {"pattern": _pattern, "patternProperties": _unsupported}
-        )
+        base.check_schema(schema, format_checker=_DIALECT)
+        if all(f'"{keyword}":' in dump(schema) for keyword in ("patternProperties", "unevaluatedProperties")):
+            # the library matches the patterns of a schema's parts itself, without a limit
+            raise _bad_schema("patternProperties beside unevaluatedProperties is not supported")
+        limited = validators.extend(base, _LIMITED)  # type: ignore[no-untyped-call]  # the library's stubs leave it out
         validator = limited(schema, registry=Registry())
         broken = next(iter(validator.iter_errors(value)), None)
     except (SchemaError, Unresolvable):
@@ -92,7 +96,7 @@ def check(value: Any, schema: Any) -> None:
         raise _bad_schema("it is nested or refers to itself too deeply") from None
     except TimeoutError:
         raise _bad_schema("one of its patterns takes too long") from None
-    except (regex.error, re.error):
+    except regex.error:
         raise _bad_schema("one of its patterns is no regular expression") from None
     if broken is not None:
         raise StageError(
@@ -162,14 +166,49 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
+@_DIALECT.checks("regex", raises=regex.error)
+def _is_pattern(text: object) -> bool:
+    return not isinstance(text, str) or bool(regex.compile(text))
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Raises TimeoutError for an expression that backtracks without end."""
+    return regex.search(pattern, text, timeout=PATTERN_TIMEOUT_S) is not None
+
+
 def _pattern(validator: Validator, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    """The keyword `pattern`, with a time limit for expressions that backtrack without end."""
-    if isinstance(instance, str) and not regex.search(pattern, instance, timeout=PATTERN_TIMEOUT_S):
+    if isinstance(instance, str) and not _matches(pattern, instance):
         yield ValidationError("pattern")
 
 
-def _unsupported(validator: Validator, patterns: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    raise _bad_schema("patternProperties is not supported; name the properties")
+def _pattern_properties(
+    validator: Validator, patterns: dict[str, Any], instance: Any, schema: Any
+) -> Iterator[ValidationError]:
+    if isinstance(instance, dict):
+        for pattern, of_it in patterns.items():
+            for name in instance:
+                if _matches(pattern, name):
+                    yield from validator.descend(instance[name], of_it, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Validator, rest: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if not isinstance(instance, dict):
+        return
+    named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    others = [name for name in instance if name not in named and not any(_matches(one, name) for one in patterns)]
+    if isinstance(rest, dict):
+        for name in others:
+            yield from validator.descend(instance[name], rest, path=name)
+    elif others and not rest:
+        yield ValidationError("additionalProperties")
+
+
+_LIMITED = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+}
+"""The keywords that match regular expressions: with the time limit."""
 
 
 def _bad_schema(reason: str) -> InvalidRequest:

@@ -123,6 +123,7 @@ def _tokenizer(folder: Path, most_tokens: int | None) -> Tokenizer:
         raise ConfigurationError(
             f"the encoder in {folder} cannot be read: tokenizer.json ({type(error).__name__})"
         ) from error
+    tokenizer.encode_special_tokens = True  # what stands in a text is text, whatever it spells
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if most_tokens is not None:

@@ -60,6 +60,20 @@ def test_what_means_the_same_is_near() -> None:
     assert river @ reset < 0.9
 
 
+def test_a_special_token_that_stands_in_a_text_is_read_as_characters(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY_ENCODER, tmp_path / "encoder")
+    file = folder / "tokenizer.json"
+    declared = json.loads(file.read_text())
+    # a token that no spelling of other characters comes to, with a vector that shows in the mean
+    declared["model"]["vocab"]["[refund]"] = declared["model"]["vocab"].pop("refund")
+    file.write_text(json.dumps(declared))
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.add_special_tokens(["[refund]"])
+    tokenizer.save(str(file))
+    special, unknown = Encoder(folder).embed(["a river [refund]", "a river [unknown]"])
+    np.testing.assert_allclose(special, unknown, atol=1e-6)
+
+
 def test_a_text_beyond_the_limit_is_cut_or_says_nothing() -> None:
     long, cut = "river " * 100, "river " * 22
     encoder = Encoder(TINY_ENCODER)

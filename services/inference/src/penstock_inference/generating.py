@@ -24,6 +24,7 @@ from penstock.contracts.events import (
     CompletionGenerated,
     FinishReason,
     RequestScreened,
+    StreamOpening,
     TokensGenerated,
     Usage,
 )
@@ -266,6 +267,9 @@ class Generating:
             sequence=stream.sequence,
             text=text,
             finish_reason=finish_reason,
+            opening=None
+            if stream.sequence
+            else StreamOpening(parameters=request.event.parameters, vault=request.event.vault),
         )
         stream.sequence += 1
         stream.ended = finish_reason is not None

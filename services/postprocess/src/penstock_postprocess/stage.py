@@ -14,7 +14,7 @@ from typing import Literal
 from penstock.contracts.events import Alternative, Completion, CompletionScreened, GenerationParameters, OutputFormat
 from penstock.contracts.results import AnswerMessage, Choice, ChoiceLogprobs, Repair, RequestFinished
 from penstock.runtime.stage import Inbound, PerRecord
-from penstock.text.placeholders import restore
+from penstock.text.placeholders import restore, without_beginning
 from penstock.vault import VaultContents, VaultKeys
 from penstock_postprocess import clean, structured
 from penstock_postprocess.restoring import restore_value
@@ -33,6 +33,16 @@ class PostprocessStage(PerRecord):
         self._trim = trim
         self.versions: Mapping[str, str] = {STAGE: release}
 
+    def beginning_of(self, text: str, parameters: GenerationParameters, entities: Mapping[str, str]) -> str:
+        """Of an answer that goes on, what its content will begin with as far as that can be told now."""
+        text, _ = cleaned(text, parameters.stop)
+        if parameters.output.type != "text":
+            # restoring may write the whole of it anew
+            return "" if entities else text.strip()
+        if self._trim == "sentence":
+            text, _ = trim_half_sentence(text)
+        return restore(without_beginning(text.rstrip()), entities)[0]
+
     def process_one(self, inbound: Inbound) -> RequestFinished:
         """The terminal result of one request.
 
@@ -48,7 +58,7 @@ class PostprocessStage(PerRecord):
         restored = 0
         answers: tuple[Completion | Alternative, ...] = (completion, *(event.others or ()))
         for answer in answers:
-            content, places = self._content(answer, event.parameters, vault.entities, repairs)
+            content, places = self.content_of(answer, event.parameters, vault.entities, repairs)
             logprobs = None if answer.logprobs is None else ChoiceLogprobs(content=answer.logprobs)
             choices.append(
                 Choice(
@@ -87,15 +97,18 @@ class PostprocessStage(PerRecord):
             metadata=vault.metadata,
         )
 
-    def _content(
+    def content_of(
         self,
         answer: Completion | Alternative,
         parameters: GenerationParameters,
         entities: Mapping[str, str],
         repairs: Counter[str],
     ) -> tuple[str, int]:
-        """The answer's text as it is handed out, and how many places were restored; counts its repairs."""
-        text, places = _cleaned(answer.text, parameters.stop)
+        """The answer's text as it is handed out, and how many places were restored; counts its repairs.
+
+        Raises StageError `invalid_json_output`, InvalidRequest `invalid_json_schema`.
+        """
+        text, places = cleaned(answer.text, parameters.stop)
         repairs.update(places)
         output = parameters.output
         if output.type == "text":
@@ -112,7 +125,7 @@ class PostprocessStage(PerRecord):
         return content, restored
 
 
-def _cleaned(text: str, stop: tuple[str, ...]) -> tuple[str, dict[str, int]]:
+def cleaned(text: str, stop: tuple[str, ...]) -> tuple[str, dict[str, int]]:
     """The answer without what does not belong to it, and how many places of each kind that were."""
     text, cut_characters = clean.drop_cut_character(text)
     text, stops = clean.cut_at_stop(text, stop)

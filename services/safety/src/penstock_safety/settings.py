@@ -26,6 +26,10 @@ class Settings(ServiceSettings):
     safety_window_overlap_chars: Annotated[int, Field(ge=64, le=500_000)] = Field(
         default=1_000, description="Characters that neighbouring windows share; at most half a window."
     )
+    safety_stream_hold_chars: Annotated[int, Field(ge=64, le=100_000)] = Field(
+        default=400,
+        description="Characters of a streamed sentence without an end after which it goes on up to a word's end.",
+    )
     safety_batch_chars: Annotated[int, Field(ge=1_024, le=67_108_864)] = Field(
         default=262_144, description="Most characters of several requests that the detectors see in one call."
     )

@@ -86,7 +86,7 @@ class SafetyStage:
         verdicts: list[Verdict] = []
         texts: list[str] = []
         for part, text, findings in zip(task.parts, task.texts, found, strict=True):
-            own = [verdict for finding in findings if (verdict := self._verdict(task, part, finding)).action != "allow"]
+            own = self.judge(findings, task.direction, tenant=task.event.context.tenant, part=part)
             verdicts.extend(own)
             texts.append(redact(text, own))
         event = task.event.model_copy(
@@ -100,20 +100,25 @@ class SafetyStage:
             return _blocked(event, now_ms)
         return _passed(event, dict(zip(task.parts, texts, strict=True)))
 
-    def _verdict(self, task: _Task, part: int, finding: Finding) -> Verdict:
-        return Verdict(
-            direction=task.direction,
-            label=finding.label,
-            score=finding.score,
-            action=self._policy.action(
-                tenant=task.event.context.tenant, direction=task.direction, label=finding.label, score=finding.score
-            ),
-            detector=finding.detector,
-            digest=self._digests[finding.detector],
-            part=part,
-            start=finding.start,
-            end=finding.end,
-        )
+    def judge(self, findings: Sequence[Finding], direction: Direction, *, tenant: str, part: int = 0) -> list[Verdict]:
+        """What the policy makes of one text's findings; what it allows is left out."""
+        verdicts = [
+            Verdict(
+                direction=direction,
+                label=finding.label,
+                score=finding.score,
+                action=self._policy.action(
+                    tenant=tenant, direction=direction, label=finding.label, score=finding.score
+                ),
+                detector=finding.detector,
+                digest=self._digests[finding.detector],
+                part=part,
+                start=finding.start,
+                end=finding.end,
+            )
+            for finding in findings
+        ]
+        return [verdict for verdict in verdicts if verdict.action != "allow"]
 
 
 def redact(text: str, verdicts: Sequence[Verdict]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 import time
@@ -15,7 +16,7 @@ import typer
 from penstock.cli.options import Bootstrap, Json, Prefix, ShowAnswers, duration, print_json, progress_bar
 from penstock.cli.reading import LiveResults, Read, by_request_id, newest, result_of
 from penstock.cli.records import Line, Stamp, read_lines
-from penstock.cli.render import err, out, result_line, summary
+from penstock.cli.render import Telling, err, out, result_line, summary
 from penstock.cli.sending import Sending, wall_ms
 from penstock.cli.sent import Sent
 from penstock.cli.target import resolve
@@ -23,6 +24,7 @@ from penstock.cli.tracer import traced
 from penstock.contracts.errors import InvalidRequest
 from penstock.contracts.headers import PRIORITY, TENANT, RequestHeaders
 from penstock.contracts.results import RequestFinished
+from penstock.contracts.streams import TokensRestored
 from penstock.contracts.topics import RESULTS
 
 
@@ -47,6 +49,14 @@ def send(
         typer.Option("--unique-ids", help="Add this run's mark to the request ids, so that a file can be sent again."),
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for all results and print each as it arrives.")] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Ask for streamed answers, wait, and show the text as it comes, screened and restored: it may hold "
+            "personal data.",
+        ),
+    ] = False,
     timeout: Annotated[str, typer.Option("--timeout", help="How long to wait after sending, e.g. 90s or 1h.")] = "5m",
     show_answers: ShowAnswers = False,
     bootstrap: Bootstrap = None,
@@ -58,9 +68,10 @@ def send(
     A line that is no valid request is sent as it is: its result says what is wrong with it. A body without a
     `request_id` is given one: file name, line number and a mark of this run.
 
-    Exit status 0 where all were delivered and, with `--wait`, each has its terminal result.
+    Exit status 0 where all were delivered and, with `--wait` or `--stream`, each has its terminal result.
 
-    Examples: `penstock send requests.jsonl --wait`, `cat requests.jsonl | penstock send - --priority bulk`
+    Examples: `penstock send requests.jsonl --wait`, `cat requests.jsonl | penstock send - --priority bulk`,
+    `echo '{"prompt": "What is Kafka?"}' | penstock send - --stream`
     """
     seconds = duration(deadline)
     stamp = Stamp(
@@ -70,26 +81,37 @@ def send(
         priority=_headers_of(tenant, priority).priority,
         deadline_ms=None if seconds is None else wall_ms() + round(seconds * 1000),
         unique_ids=unique_ids,
+        stream=stream,
     )
+    wait = wait or stream
     limit_s = duration(timeout) or 0.0
     target = resolve(bootstrap, prefix)
+
+    telling = Telling()
 
     def show(result: RequestFinished, line: int) -> None:
         if as_json:
             print_json({"line": line, "result": result.model_dump(mode="json", exclude_none=True)})
         else:
+            telling.interrupt()
             out.print(result_line(result, answer=show_answers))
 
-    with _opened(file) as (stream, size), traced(target):
-        sending = Sending(target, stamp, wait=wait, on_result=show if wait else None)
+    def tell(piece: TokensRestored) -> None:
+        if as_json:
+            print_json({"line": sending.sent.line_of[piece.request_id], "piece": json.loads(piece.encode())})
+        else:
+            telling.tell(piece)
+
+    with _opened(file) as (lines, size), traced(target):
+        sending = Sending(target, stamp, wait=wait, on_result=show if wait else None, on_piece=tell if stream else None)
         with sending:
-            run_sending(sending, stream, size, wait_s=limit_s if wait else None)
+            run_sending(sending, lines, size, wait_s=limit_s if wait else None)
     sent = sending.sent
     if as_json:
         print_json({"summary": summary_json(sent, waited=wait)})
     else:
-        for line in summary(sent, waited=wait):
-            out.print(line)
+        for said in summary(sent, waited=wait):
+            out.print(said)
     if not (sent.ok if wait else not sent.refused):
         raise typer.Exit(1)
 
@@ -112,7 +134,7 @@ def run_sending(sending: Sending, stream: BinaryIO, size: int | None, *, wait_s:
     sent = sending.sent
     with progress_bar("results", len(sent.line_of), unit="records") as tell:
         until = time.monotonic() + wait_s
-        while sent.waiting and (left := until - time.monotonic()) > 0:
+        while sending.waiting and (left := until - time.monotonic()) > 0:
             sending.wait(min(left, 0.25))
             tell(len(sent.results), None)
 

@@ -67,6 +67,8 @@ class Stamp:
     """Absolute, milliseconds since the epoch."""
     unique_ids: bool = False
     """Append the run to the ids in the bodies as well; headers and body must name the same id."""
+    stream: bool = False
+    """Ask for a stream where a request does not say whether it wants one."""
 
 
 def read_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
@@ -102,6 +104,8 @@ def compose(line: Line, stamp: Stamp, now_ms: int, *, limit: int | None = None) 
         fresh = with_run(request_id, stamp.run)
         value = _replace_id(value, request_id, fresh, body or {})
         request_id = fresh
+    if stamp.stream and body and "stream" not in body:
+        value = value.replace(b"{", b'{"stream": true, ', 1)  # what stands there else stays byte for byte
     well_formed = body is not None and not (request_id is None and body.get("request_id") is not None)
     chosen = request_id or generated
     conversation = identifier(body, "conversation_id") if body is not None else None

@@ -18,6 +18,7 @@ from penstock.cli.durations import show_ms
 from penstock.cli.sent import Sent
 from penstock.contracts.events import StageTiming, Verdict
 from penstock.contracts.results import RequestFinished, Status
+from penstock.contracts.streams import TokensRestored
 
 _LOG_WIDTH = 200
 """Of tables that are written to a file or a pipe."""
@@ -49,6 +50,31 @@ def printable(text: str) -> str:
         else character
         for character in text
     )
+
+
+class Telling:
+    """Streamed text on the terminal as it comes; each time another stream goes on, its request id first."""
+
+    def __init__(self) -> None:
+        self._telling: str | None = None
+
+    def tell(self, piece: TokensRestored) -> None:
+        """Print a piece; after the last one how its stream ended, where that was not as it should be."""
+        if self._telling != piece.request_id:
+            self.interrupt()
+            self._telling = piece.request_id
+            out.print(Text(f"{printable(piece.request_id)}: ", style="bold"), end="")
+        out.print(Text("\n".join(printable(line) for line in piece.text.split("\n"))), end="")
+        if piece.final:
+            if piece.state not in (None, "completed"):
+                out.print(Text(f" [{piece.state}]", style="yellow"), end="")
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """End the line, where one was begun."""
+        if self._telling is not None:
+            self._telling = None
+            out.print("")
 
 
 def clipped(text: str, most: int) -> str:

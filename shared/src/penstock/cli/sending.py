@@ -18,6 +18,7 @@ from penstock.cli.errors import CommandError
 from penstock.cli.reading import LiveResults, result_of
 from penstock.cli.records import Line, Outgoing, Stamp, compose, hard_limit
 from penstock.cli.sent import Refused, Sent
+from penstock.cli.streams import LiveStreams, OnPiece
 from penstock.cli.target import Target
 from penstock.contracts.errors import BackendUnavailable, LimitExceeded
 from penstock.contracts.headers import REQUEST_ID
@@ -28,6 +29,9 @@ from penstock.runtime.kafka import enqueue
 
 _TAKE_IN_EVERY_S = 0.05
 _FLUSH_LIMIT_S = 60.0
+_STREAM_TURN_S = 0.02
+_STREAM_ENDS_S = 5.0
+"""How much longer than its result a stream may take to end."""
 
 OnResult = Callable[[RequestFinished, int], None]
 """Called with each first result and the line that it belongs to."""
@@ -39,7 +43,10 @@ def wall_ms() -> int:
 
 
 class Sending:
-    """One run of `send`. Results are read, from before the first record on, only where `wait` is set."""
+    """One run of `send`. Results are read, from before the first record on, only where `wait` is set.
+
+    Streamed pieces, likewise, only where `on_piece` is given.
+    """
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class Sending:
         wait: bool,
         on_result: OnResult | None = None,
         on_line: Callable[[Line], None] | None = None,
+        on_piece: OnPiece | None = None,
     ) -> None:
         self._plain = in_lane(REQUESTS, stamp.priority or "interactive")
         target.partitions(self._plain)  # a missing topic is told before anything is sent
@@ -61,6 +69,8 @@ class Sending:
         self._on_result = on_result
         self._on_line = on_line
         self._live = LiveResults(target) if wait else None
+        self._streams = LiveStreams(target, on_piece) if on_piece is not None else None
+        self._answered_at = 0.0
         self._producer = target.producer()
         self._taken_in = time.monotonic()
 
@@ -91,8 +101,20 @@ class Sending:
     def wait(self, timeout_s: float) -> None:
         """Take results in until none is missing or `timeout_s` passed; `sent.missing` names what is."""
         until = time.monotonic() + timeout_s
-        while self.sent.waiting and (left := until - time.monotonic()) > 0:
+        while self.waiting and (left := until - time.monotonic()) > 0:
             self._take_in(min(left, 0.5))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a result is still to come, or the end of a stream whose result has come."""
+        if self.sent.waiting:
+            return True
+        if self._streams is None or time.monotonic() - self._answered_at > _STREAM_ENDS_S:
+            return False
+        return any(
+            result.status in ("completed", "blocked") and result.usage is not None and not self._streams.ended(name)
+            for name, result in self.sent.results.items()
+        )
 
     def __enter__(self) -> Sending:
         return self
@@ -102,6 +124,8 @@ class Sending:
     ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, traceback)
+        if self._streams is not None:
+            self._streams.close()
 
     def _checked_in(self, outgoing: Outgoing) -> Outgoing:
         if self._claims.store is None:
@@ -147,9 +171,13 @@ class Sending:
     def _take_in(self, timeout_s: float) -> None:
         if self._live is None:
             return
+        if self._streams is not None:
+            self._streams.take_in(self.sent.line_of, min(timeout_s, _STREAM_TURN_S))
+            timeout_s = min(timeout_s, _STREAM_TURN_S)
         for record in self._live.records(timeout_s):
             if (record.header(REQUEST_ID) or b"").decode("utf-8", "replace") not in self.sent.line_of:
                 continue  # another's, whose value may be in a store that is none of ours
             result = result_of(record, self._claims)
+            self._answered_at = time.monotonic()
             if self.sent.answered(result) and self._on_result is not None:
                 self._on_result(result, self.sent.line_of[result.id])

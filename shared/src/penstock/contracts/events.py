@@ -275,6 +275,13 @@ class CompletionScreened(Event):
     vault: SealedVault | None = None
 
 
+class StreamOpening(Contract):
+    """What the services after inference need of a streamed request. The vault stays sealed but in postprocess."""
+
+    parameters: GenerationParameters
+    vault: SealedVault | None = None
+
+
 class TokensGenerated(Message):
     """A piece of a streamed answer, as it comes, before response safety. At least once: drop repeats by `sequence`."""
 
@@ -285,3 +292,5 @@ class TokensGenerated(Message):
     text: str
     finish_reason: FinishReason | None = None
     """Set on the last piece."""
+    opening: StreamOpening | None = None
+    """On the first piece."""

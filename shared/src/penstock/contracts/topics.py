@@ -29,6 +29,7 @@ from penstock.contracts.events import (
 from penstock.contracts.lanes import BULK_SUFFIX, base_of
 from penstock.contracts.request import CompletionRequest
 from penstock.contracts.results import DeadLetter, RequestFinished
+from penstock.contracts.streams import TokensRestored, TokensScreened
 
 REQUESTS: Final = "llm.requests"
 PREPROCESSED: Final = "llm.preprocessed"
@@ -36,6 +37,8 @@ ANONYMIZED: Final = "llm.anonymized"
 SCREENED: Final = "llm.screened"
 COMPLETIONS: Final = "llm.completions"
 TOKENS: Final = "llm.tokens"
+SCREENED_TOKENS: Final = "llm.screened-tokens"
+RESULT_TOKENS: Final = "llm.result-tokens"
 SCREENED_COMPLETIONS: Final = "llm.screened-completions"
 RESULTS: Final = "llm.results"
 DEAD_LETTERS: Final = "llm.dead-letters"
@@ -70,6 +73,8 @@ MESSAGES: Final[Mapping[str, type[Message]]] = {
         CompletionGenerated,
         CompletionScreened,
         TokensGenerated,
+        TokensScreened,
+        TokensRestored,
         RequestFinished,
         DeadLetter,
         Cancel,

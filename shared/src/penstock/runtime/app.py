@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException
@@ -31,6 +32,7 @@ from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Boundary, Processor, claims_of
 from penstock.runtime.publisher import Fenced, Publisher, Stuck
 from penstock.runtime.pump import pumping
+from penstock.runtime.relay import Relaying, relaying
 from penstock.runtime.settings import EXIT_BAD_SETTINGS, ServiceSettings, UnorderedSettings, hasty, lanes_of
 from penstock.runtime.stage import Stage, TokenSink, UnorderedStage
 from penstock.runtime.state import StateStore
@@ -122,12 +124,13 @@ def serve(
     build: Callable[[Resources], Stage | UnorderedStage],
     ledger: str | None = None,
     finished: str | None = None,
+    streams: Callable[[Resources], Relaying[Any]] | None = None,
 ) -> int:
     """Run a stage until SIGTERM or SIGINT; returns the exit status.
 
     `ledger` is the state topic in which an unordered stage's calls are noted, None for no ledger. `finished` is
     that in which the last service notes which requests have their result, where the interactive lane is delivered at
-    least once; None for any other service.
+    least once; None for any other service. `streams` makes what a service does to streamed pieces, beside its stage.
     0 stopped as asked, 1 failed (a supervisor should start it again), 2 settings that cannot work.
     """
     logging.configure(name, settings.log_level, settings.log_format)
@@ -148,6 +151,7 @@ def serve(
     try:
         access.check(settings)
         stage = build(resources)
+        relayed = None if streams is None else streams(resources)
         last = finished is not None
         table = resources.state(finished) if finished is not None and hasty(settings, "interactive") else None
         _spare_the_collector()
@@ -158,6 +162,7 @@ def serve(
             ledger_topic=ledger,
             last=last,
             finished=table,
+            streams=relayed,
             names=names,
             resources=resources,
             metrics=metrics,
@@ -185,6 +190,7 @@ def _run(
     ledger_topic: str | None,
     last: bool,
     finished: StateStore | None,
+    streams: Relaying[Any] | None,
     names: Names,
     resources: Resources,
     metrics: StageMetrics,
@@ -287,7 +293,10 @@ def _run(
 
     inputs = [name for topic in consumes for name in siblings(topic)]
     try:
-        with pumping(stage.name, inputs, settings=settings, names=names, metrics=metrics, stopping=stopping):
+        with (
+            pumping(stage.name, inputs, settings=settings, names=names, metrics=metrics, stopping=stopping),
+            relaying(stage.name, streams, settings=settings, names=names, metrics=metrics, stopping=stopping),
+        ):
             nice = settings.lane_bulk_nice
             runs = {lane: lanes.yielding(lane, nice, partial(worker, lane)).run for lane in healths}
             ended = lanes.run(runs, stopping, nice)

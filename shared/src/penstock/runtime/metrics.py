@@ -150,6 +150,16 @@ class StageMetrics:
             ["stage", "outcome"],
             registry=registry,
         )
+        self.streams = Counter(
+            "penstock_streams", "Streams that ended here, by state.", ["stage", "state"], registry=registry
+        )
+        self.stream_first_text = Histogram(
+            "penstock_stream_first_text_seconds",
+            "How long the first text of a stream was held here.",
+            ["stage"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
         self.in_flight.labels(stage).set(0)
         self.cancellations.labels(stage).set(0)
 

@@ -154,6 +154,13 @@ class ServiceSettings(KafkaSettings):
     shutdown_timeout_s: Annotated[float, Field(ge=0.1, le=600)] = Field(
         default=8.0, description="How long SIGTERM waits for the batch in flight."
     )
+    streams_max: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2_000,
+        description="Most streamed answers that safety or postprocess has open; beyond it the idlest ends.",
+    )
+    streams_idle_s: Annotated[float, Field(ge=1, le=3_000)] = Field(
+        default=600.0, description="After this long without a piece a streamed answer ends as expired."
+    )
     claim_store: str = Field(
         default="",
         description="Where large messages are kept: file:///FOLDER or s3://BUCKET/PREFIX; none where empty.",

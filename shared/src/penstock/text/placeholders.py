@@ -12,6 +12,8 @@ from typing import Final
 PLACEHOLDER: Final = re.compile(r"<([A-Z][A-Z0-9_]{0,63})_([1-9][0-9]{0,8})>")
 """A placeholder: its entity type and its number. Never spans another one, since it holds no angle bracket."""
 
+_BEGINNING: Final = re.compile(r"<(?:[A-Z][A-Z0-9_]{0,73})?\Z")
+
 LITERAL: Final = "LITERAL"
 """The type under which text that merely looks like a placeholder is kept, so that it comes back as it was."""
 
@@ -38,3 +40,9 @@ def restore(text: str, entities: Mapping[str, str]) -> tuple[str, int]:
         return value
 
     return PLACEHOLDER.sub(replace, text), restored
+
+
+def without_beginning(text: str) -> str:
+    """The text without what may be the beginning of a placeholder at its end."""
+    beginning = _BEGINNING.search(text)
+    return text[: beginning.start()] if beginning else text

@@ -1,0 +1,58 @@
+"""Streamed answers after inference: screened pieces between safety and postprocess, restored ones for whoever asked.
+
+Each service numbers its own pieces, from 0 without a gap. All are written at least once: whoever reads drops repeats
+by request and sequence. A stream is a preview; the one terminal result is what counts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from penstock.contracts.base import Message
+from penstock.contracts.events import FinishReason, StreamOpening
+from penstock.contracts.request import Identifier
+
+StreamState = Literal["completed", "blocked", "cancelled", "withdrawn", "failed", "expired"]
+"""How a stream ended.
+
+`completed`: the whole answer was told. `blocked`: the policy withholds what would follow. `cancelled`: generating
+ended early. `withdrawn`: what was told is not how the answer goes. `failed`: what would follow could not be screened
+or restored. `expired`: nothing came for too long.
+"""
+
+
+class TokensScreened(Message):
+    """A piece of a streamed answer that the safety policy for responses let pass, still with placeholders."""
+
+    schema_name: ClassVar[str] = "penstock.tokens-screened"
+
+    request_id: Identifier
+    sequence: Annotated[int, Field(ge=0)]
+    text: str
+    state: StreamState | None = None
+    """Set on the last piece."""
+    finish_reason: FinishReason | None = None
+    """On the last piece of a completed stream."""
+    opening: StreamOpening | None = None
+    """On the first piece."""
+
+
+class TokensRestored(Message):
+    """A piece of a streamed answer as the one who asked shall see it. Restricted: personal data is in clear here."""
+
+    schema_name: ClassVar[str] = "penstock.tokens-restored"
+
+    request_id: Identifier
+    sequence: Annotated[int, Field(ge=0)]
+    text: str
+    final: bool = False
+    """Whether this is the last piece; the fields below are set on it alone."""
+    state: StreamState | None = None
+    finish_reason: FinishReason | None = None
+    """Of a completed stream."""
+    characters: Annotated[int, Field(ge=0)] | None = None
+    """Unicode code points of all pieces together."""
+    sha256: str | None = None
+    """Of all pieces together in UTF-8, in hexadecimal."""

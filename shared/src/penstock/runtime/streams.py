@@ -1,0 +1,220 @@
+"""Streams of pieces under way in one service: each in order, each piece once, each with an end.
+
+Plain bookkeeping without Kafka (`relay` has that): which streams are open, where each began in its partition, and
+what a repeat, a gap or a long silence means. What is made of the pieces is the service's own work, a `StreamWork`,
+whose outputs depend on nothing but the pieces: one that is begun again after a crash tells the same under the same
+sequence numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from penstock.contracts.base import Message
+from penstock.contracts.errors import PenstockError, RetriableError
+from penstock.contracts.events import StreamOpening, TokensGenerated
+from penstock.contracts.headers import RequestHeaders
+from penstock.contracts.streams import StreamState, TokensScreened
+from penstock.runtime.logging import frames
+
+_log = structlog.get_logger()
+
+P = TypeVar("P", bound=TokensGenerated | TokensScreened)
+P_contra = TypeVar("P_contra", bound=TokensGenerated | TokensScreened, contravariant=True)
+Place = tuple[str, int]
+"""Topic and partition."""
+
+MOST_CHARACTERS = 524_288
+"""Of one stream; a longer one is withdrawn, the result has the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOf:
+    """Whose stream it is."""
+
+    request_id: str
+    conversation_id: str
+    tenant: str
+
+
+class StreamWork(Protocol[P_contra]):
+    """One stream in a service."""
+
+    def push(self, piece: P_contra) -> Sequence[Message]:
+        """The next piece in; what there is to tell now, if anything, the end with what the last piece brought.
+
+        Raises RetriableError where it could not be done now, having changed nothing; any other error ends the stream.
+        """
+        ...
+
+    def end(self, state: StreamState) -> Sequence[Message]:
+        """The end, before the last piece came."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last piece was told."""
+        ...
+
+
+Begin = Callable[[StreamOf, StreamOpening], StreamWork[P]]
+"""Makes the work of one stream; raises PenstockError where it cannot be told at all."""
+Refuse = Callable[[StreamOf], Message]
+"""The one piece, `failed`, of a stream that cannot be begun."""
+
+
+@dataclass(slots=True)
+class _Open(Generic[P]):
+    work: StreamWork[P]
+    place: Place
+    offset: int
+    """Of its first piece: after a restart it is read again from there."""
+    began: float
+    heard: float
+    told: bool = False
+    seen: list[int] = field(default_factory=list)
+    """A digest of each piece so far."""
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A piece to publish, with the key and headers of the stream's first."""
+
+    message: Message
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class Streams(Generic[P]):
+    """All open streams of a process. `monotonic` gives seconds; used by one thread."""
+
+    def __init__(
+        self,
+        begin: Begin[P],
+        refuse: Refuse,
+        *,
+        idle_s: float,
+        most: int,
+        ended: Callable[[StreamState], None] = lambda _: None,
+        first_text: Callable[[float], None] = lambda _: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`ended` is called with the state of each stream that ends, `first_text` with the seconds that a stream's
+        first text was held here. Beyond `most` open streams the one longest unheard of expires.
+        """
+        self._begin = begin
+        self._refuse = refuse
+        self._idle_s = idle_s
+        self._most = most
+        self._ended = ended
+        self._first_text = first_text
+        self._monotonic = monotonic
+        self._open: dict[tuple[Place, str], _Open[P]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def take(
+        self,
+        piece: P,
+        *,
+        place: Place,
+        offset: int,
+        key: bytes | None,
+        headers: tuple[tuple[str, bytes | None], ...],
+    ) -> list[Told]:
+        """A piece in, in the order of its partition; what there is to tell.
+
+        Raises RetriableError where it could not be done now: take the same piece again, or `give_up` its stream.
+        """
+        name = (place, piece.request_id)
+        stream = self._open.get(name)
+        if stream is None:
+            if piece.sequence:
+                return []  # of a stream that has ended, or whose beginning is not kept any more
+            found = RequestHeaders.salvage(headers)
+            whose = StreamOf(piece.request_id, found.conversation_id or piece.request_id, found.tenant or "default")
+            work = self._begun(whose, piece.opening)
+            if work is None:
+                self._ended("failed")
+                return [Told(self._refuse(whose), key, headers)]
+            now = self._monotonic()
+            stream = _Open(work, place, offset, now, now, headers=headers, key=key)
+            self._open[name] = stream
+        digest = hash((piece.text, piece.finish_reason))
+        if piece.sequence < len(stream.seen):
+            # told again after a crash; where the second telling differs, no reader can have both
+            return [] if stream.seen[piece.sequence] == digest else self._close(name, "withdrawn")
+        if piece.sequence > len(stream.seen):
+            return self._close(name, "withdrawn")
+        try:
+            told = stream.work.push(piece)
+        except RetriableError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a bug, or a vault that does not open: without its message
+            _log.error("runtime.stream.failed", error_type=type(error).__name__, frames=frames(error))
+            return self._close(name, "failed")
+        stream.seen.append(digest)
+        stream.heard = self._monotonic()
+        if told and not stream.told:
+            stream.told = True
+            self._first_text(stream.heard - stream.began)
+        if stream.work.ended:
+            del self._open[name]
+            self._count(told)
+        return self._overfull([Told(message, stream.key, stream.headers) for message in told])
+
+    def give_up(self, piece: P, place: Place) -> list[Told]:
+        """End the stream of a piece that `take` could not be done with."""
+        return self._close((place, piece.request_id), "failed")
+
+    def expire(self) -> list[Told]:
+        """End what has not been heard of for too long."""
+        latest = self._monotonic() - self._idle_s
+        old = [name for name, stream in self._open.items() if stream.heard <= latest]
+        return [told for name in old for told in self._close(name, "expired")]
+
+    def oldest(self, place: Place) -> int | None:
+        """The offset from which a partition is to be read again after a restart; None where no stream is open."""
+        return min((stream.offset for stream in self._open.values() if stream.place == place), default=None)
+
+    def drop(self, places: Sequence[Place]) -> None:
+        """Forget the streams of partitions that are another's now."""
+        for name in [name for name in self._open if name[0] in places]:
+            del self._open[name]
+
+    def _begun(self, whose: StreamOf, opening: StreamOpening | None) -> StreamWork[P] | None:
+        if opening is None:  # of a release that did not tell it
+            return None
+        try:
+            return self._begin(whose, opening)
+        except PenstockError as error:
+            _log.error("runtime.stream.refused", code=error.code)
+            return None
+
+    def _close(self, name: tuple[Place, str], state: StreamState) -> list[Told]:
+        stream = self._open.pop(name, None)
+        if stream is None:
+            return []
+        told = stream.work.end(state)
+        self._count(told)
+        return [Told(message, stream.key, stream.headers) for message in told]
+
+    def _count(self, told: Sequence[Message]) -> None:
+        state = getattr(told[-1], "state", None) if told else None
+        if state is not None:
+            self._ended(state)
+
+    def _overfull(self, told: list[Told]) -> list[Told]:
+        if len(self._open) <= self._most:
+            return told
+        unheard = min(self._open, key=lambda name: self._open[name].heard)
+        _log.warning("runtime.streams.full", most=self._most)
+        return [*told, *self._close(unheard, "expired")]

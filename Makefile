@@ -109,6 +109,10 @@ $(PEERS)/.ready: requirements-train.lock requirements-bench.lock $(MANIFESTS) | 
 bench-pipeline: setup system ## Messages a second and latency of five hops, beside FastStream and bare clients; last line JSON
 	@$(BIN)/python -m tests.benchmarks.pipeline
 
+.PHONY: bench-streaming
+bench-streaming: setup system ## Time to first token of the checked stream beside the raw one; last line JSON
+	@$(BIN)/python -m tests.benchmarks.streaming
+
 .PHONY: eval-equality
 eval-equality: setup $(TRAIN)/.ready ## Greedy answers beside those of transformers, token for token, and seeds; last line JSON
 	@test -e .penstock/equality/.made || $(TRAIN)/bin/python tests/equality/reference.py .penstock/equality

@@ -37,6 +37,7 @@ WITHOUT_PERSONAL_DATA = (
     *topics.siblings(topics.SCREENED),
     *topics.siblings(topics.COMPLETIONS),
     topics.TOKENS,
+    topics.SCREENED_TOKENS,
     *topics.siblings(topics.SCREENED_COMPLETIONS),
     topics.STATE_REQUEST_IDS,
     topics.STATE_VAULTS,

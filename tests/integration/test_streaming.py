@@ -63,7 +63,7 @@ class Streaming:
             self.read()
             return all(self.streams.ended(one) for one in request_ids)
 
-        wait_until(all_ended, f"the ends of {request_ids}", 60, tails=self.stack.tails)
+        wait_until(all_ended, f"the ends of {request_ids}", 150, tails=self.stack.tails)
 
 
 def request(request_id: str, **more: object) -> Publishing:
@@ -148,7 +148,7 @@ def test_streams_go_on_after_a_kill_and_each_piece_counts_once(streaming: Stream
         streaming.read()
         return all(streams.text(one) for one in ids)
 
-    wait_until(under_way, "streams under way", 60, tails=stack.tails)
+    wait_until(under_way, "streams under way", 150, tails=stack.tails)
     assert not any(streams.ended(one) for one in ids)
     before = {one: streams.text(one) for one in ids}
     stack.kill(service)

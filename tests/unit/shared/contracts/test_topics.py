@@ -44,7 +44,7 @@ def test_what_may_hold_personal_data_in_clear_is_restricted() -> None:
     restricted = {topic.name for topic in load_topics() if topic.restricted}
     laned = {f"llm.{name}{suffix}" for name in ("requests", "preprocessed") for suffix in ("", ".bulk")}
     waiting = {"llm.retry.preprocess", "llm.retry.anonymize"}
-    assert restricted == laned | waiting | {"llm.results", "llm.dead-letters", "llm.state.vaults"}
+    assert restricted == laned | waiting | {"llm.results", "llm.result-tokens", "llm.dead-letters", "llm.state.vaults"}
 
 
 def test_only_state_and_commands_are_compacted() -> None:
@@ -105,7 +105,7 @@ def test_broker_settings() -> None:
     assert BY_NAME["llm.tokens"].broker_config() == {
         "cleanup.policy": "delete",
         "retention.ms": "3600000",
-        "max.message.bytes": "1048576",
+        "max.message.bytes": "4194304",
     }
     kept = BY_NAME["llm.tokens"].model_copy(update={"retention_hours": 0})
     assert kept.broker_config()["retention.ms"] == "-1"

@@ -37,7 +37,7 @@ def test_a_topic_is_written_by_exactly_those_it_names_and_by_redriving() -> None
         found = allowed("TOPIC", topic.name, "WRITE")
         assert found - {operator} == {principal_of(party) for party in topic.written_by} - {operator}, topic.name
         redriven = topic.name == "llm.dead-letters" or (
-            topic.message not in ("penstock.state-entry", "penstock.tokens-generated")
+            topic.message not in ("penstock.state-entry", "penstock.tokens-generated", "penstock.tokens-screened")
             and not topic.name.startswith("llm.retry.")
             and bool(set(topic.read_by) & set(acl.SERVICES))
         )
@@ -51,6 +51,7 @@ def test_groups_and_transactional_ids_are_one_services_own(prefix: str) -> None:
         own = {principal_of(service)}
         assert allowed("GROUP", names.group(service), "READ", prefix) == own
         assert allowed("GROUP", f"{names.group(service)}-state", "READ", prefix) == own
+        assert allowed("GROUP", f"{names.group(service)}-streams", "READ", prefix) == own
         assert allowed("TRANSACTIONAL_ID", names.transactional_id(service, "7"), "WRITE", prefix) == own
     assert allowed("TRANSACTIONAL_ID", f"{prefix}penstock-redrive", "WRITE", prefix) == {principal_of("operator")}
 

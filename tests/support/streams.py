@@ -15,6 +15,7 @@ class ResultStreams:
 
     def __init__(self) -> None:
         self.pieces: dict[str, dict[int, TokensRestored]] = {}
+        """By request id, further answers by the id and `#` with the index; then by sequence."""
         self.repeats = 0
         self.changed: list[TokensRestored] = []
         """Repeats that say something else than what they repeat."""
@@ -23,7 +24,8 @@ class ResultStreams:
         """Messages in, in the order of their partitions."""
         for message in messages:
             piece = TokensRestored.model_validate_json(message.value())
-            known = self.pieces.setdefault(piece.request_id, {}).setdefault(piece.sequence, piece)
+            name = f"{piece.request_id}#{piece.index}" if piece.index else piece.request_id
+            known = self.pieces.setdefault(name, {}).setdefault(piece.sequence, piece)
             if known is not piece:
                 self.repeats += 1
                 if known != piece:

@@ -52,9 +52,10 @@ def test_streams_that_come_in_turns_each_say_whose_they_are() -> None:
         telling.tell(piece(0, "One "))
         telling.tell(piece(1, "two [bold]\x1b.\nThree"))
         telling.tell(piece(0, "Other", request_id="s"))
+        telling.tell(piece(0, "Second", request_id="s").having(index=1))
         telling.tell(piece(2, "", state="blocked"))
         telling.interrupt()
-    assert shown.get() == "r: One two [bold]\\u001b.\nThree\ns: Other\nr:  [blocked]\n"
+    assert shown.get() == "r: One two [bold]\\u001b.\nThree\ns: Other\ns (2): Second\nr:  [blocked]\n"
 
 
 @pytest.mark.parametrize(

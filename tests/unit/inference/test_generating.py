@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ from penstock.contracts.errors import (
     StageError,
 )
 from penstock.contracts.events import (
+    Alternative,
     Event,
     OutputFormat,
     RequestScreened,
+    TokensGenerated,
 )
 from penstock_inference import spans
 from penstock_inference.backend import Backend, Piece, Prompts
@@ -353,3 +356,47 @@ def test_an_answer_without_a_token_ends_and_one_whose_prompt_is_being_read_goes_
     backend = Silent()
     (job,) = Bench(backend).run(event_of())
     assert (completed(job).completion.text, len(backend.widths)) == ("", 3)
+
+
+def _streams(bench: Bench, answers: int) -> list[list[TokensGenerated]]:
+    pieces = bench.sink.of("r1")
+    streams = [[piece for piece in pieces if piece.index == index] for index in range(answers)]
+    for stream in streams:
+        assert [piece.sequence for piece in stream] == list(range(len(stream)))
+        assert [piece.opening is not None for piece in stream] == [True, *[False] * (len(stream) - 1)]
+        assert [piece.finish_reason is not None for piece in stream] == [*[False] * (len(stream) - 1), True]
+    return streams
+
+
+def test_several_answers_are_a_stream_each_as_they_come() -> None:
+    bench = Bench(local())
+    (job,) = bench.run(event_of(stream=True, n=3, temperature=1.0, max_tokens=12))
+    outcome = completed(job)
+    texts = [outcome.completion.text, *(other.text for other in outcome.others or ())]
+    streams = _streams(bench, 3)
+    assert ["".join(piece.text for piece in stream) for stream in streams] == texts
+    assert len(set(texts)) > 1
+    assert all(len(stream) > 2 for stream in streams), "further answers came whole"
+
+
+class AtTheEnd(Scripted):
+    """Tells of further answers with the last piece alone."""
+
+    def step(self) -> list[Piece]:
+        others = tuple(Alternative(text=f"answer {number}", finish_reason="stop") for number in (1, 2))
+        return [replace(piece, others=others) if piece.finish_reason else piece for piece in super().step()]
+
+
+def test_answers_that_are_told_of_at_the_end_are_streamed_whole() -> None:
+    bench = Bench(AtTheEnd())
+    bench.run(event_of(stream=True, n=3, max_tokens=4))
+    first, *others = _streams(bench, 3)
+    assert "".join(piece.text for piece in first) == "w1 w3 "
+    assert [[piece.text for piece in stream] for stream in others] == [["answer 1"], ["answer 2"]]
+
+
+def test_all_streams_of_a_request_that_is_too_late_are_cancelled() -> None:
+    clock = Clock()
+    bench = Bench(Scripted(clock, seconds=1.0), clock)
+    bench.run(event_of(stream=True, n=2, max_tokens=50, deadline_ms=NOW_MS + 4_500))
+    assert [stream[-1].finish_reason for stream in _streams(bench, 2)] == ["cancelled", "cancelled"]

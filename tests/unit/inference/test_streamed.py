@@ -57,12 +57,12 @@ def test_unfinished_streams_are_bounded_and_taken_once() -> None:
     streams = [Streamed() for _ in range(4)]
     for number, stream in enumerate(streams[:3]):
         stream.sequence = 1
-        kept.put(str(number), stream)
-    kept.put("3", streams[3])  # nothing was told
-    assert kept.take("0") is not streams[0]
-    assert kept.take("1") is streams[1]
-    assert kept.take("1") is not streams[1]
-    assert kept.take("3") is not streams[3]
+        kept.put(str(number), {0: stream, 1: Streamed()})
+    kept.put("3", {0: streams[3]})  # nothing was told
+    assert kept.take("0") == {}
+    taken = kept.take("1")
+    assert (taken[0], set(taken)) == (streams[1], {0, 1})
+    assert kept.take("1") == kept.take("3") == {}
 
 
 class Told(Scripted):

@@ -20,7 +20,7 @@ from penstock_postprocess.stage import PostprocessStage
 from penstock_postprocess.streaming import RestoredStream, refused
 
 KEYS = VaultKeys.parse(new_key("k1"))
-WHOSE = StreamOf("r", "c1", "acme")
+WHOSE = StreamOf("r", "c1", "acme", 1)
 ENTITIES = {"<PERSON_1>": 'Anna "Ann" Smith', "<EMAIL_ADDRESS_1>": "anna@example.org"}
 JSON = OutputFormat(type="json_object")
 
@@ -58,7 +58,7 @@ def run(
         )
         told += work.push(piece)
     assert work.ended
-    assert [one.sequence for one in told] == list(range(len(told)))
+    assert [(one.index, one.sequence) for one in told] == [(1, number) for number in range(len(told))]
     assert [one.final for one in told] == [False] * (len(told) - 1) + [True]
     text = "".join(one.text for one in told)
     assert (told[-1].characters, told[-1].sha256) == (len(text), hashlib.sha256(text.encode()).hexdigest())

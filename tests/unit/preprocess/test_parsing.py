@@ -78,7 +78,6 @@ def refusal(value: Any) -> PenstockError:
         ({"prompt": "a", "n": 0}, "invalid_field", "n"),
         ({"prompt": "a", "n": 9}, "invalid_field", "n"),
         ({"prompt": "a", "n": True}, "invalid_field", "n"),
-        ({"prompt": "a", "n": 2, "stream": True}, "invalid_field", "n"),
         ({"prompt": "a", "stream": "yes"}, "invalid_field", "stream"),
         ({"prompt": "a", "stop": ["a", "b", "c", "d", "e"]}, "invalid_field", "stop"),
         ({"prompt": "a", "stop": [""]}, "invalid_field", "stop"),

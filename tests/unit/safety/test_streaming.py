@@ -74,7 +74,7 @@ def judge(text: str, tenant: str) -> list[Verdict]:
 
 
 def stream(*, tenant: str = "default", hold: int = 40) -> ScreenedStream:
-    return ScreenedStream(judge, StreamOf("r", "c", tenant), OPENING, hold=hold, overlap=200)
+    return ScreenedStream(judge, StreamOf("r", "c", tenant, 2), OPENING, hold=hold, overlap=200)
 
 
 def run(
@@ -89,7 +89,7 @@ def run(
         told += work.push(piece)
         if work.ended:
             break
-    assert [one.sequence for one in told] == list(range(len(told)))
+    assert [(one.index, one.sequence) for one in told] == [(2, number) for number in range(len(told))]
     assert [one.opening for one in told] == [OPENING, *[None] * (len(told) - 1)]
     assert [one.state is not None for one in told] == [False] * (len(told) - 1) + [True]
     return told
@@ -144,7 +144,7 @@ def test_what_was_told_and_turns_out_to_be_redacted_withdraws_the_stream() -> No
             found.append(finding)
         return found
 
-    work = ScreenedStream(late, StreamOf("r", "c", "t"), OPENING, hold=40, overlap=200)
+    work = ScreenedStream(late, StreamOf("r", "c", "t", 2), OPENING, hold=40, overlap=200)
     told = run(["It is so. ", "It came later. ", "End."], work=work)
     assert (text_of(told), told[-1].state) == ("It is so. ", "withdrawn")
 

@@ -77,6 +77,16 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What a step brought to a further answer of a request, for its stream; the last piece has it whole."""
+
+    number: int
+    """From 1."""
+    text: str
+    finish_reason: FinishedBy | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """What one step brought to one request: maybe some text, at the end why it ended.
 
@@ -98,6 +108,8 @@ class Piece:
     """Of all tokens of the text, with the last piece, where the request asks for them."""
     others: tuple[Alternative, ...] = ()
     """With the last piece, the further answers where the request asks for several; pieces are of the first."""
+    beside: Beside | None = None
+    """Of a further answer, as it comes; a backend may tell of these at the end alone."""
     cached: Cached | None = None
     """It was generated for an earlier request."""
 

@@ -49,7 +49,18 @@ class _InFlight:
     tokens: int = 0
     first_token_ms: float | None = None
     pieces: list[str] = field(default_factory=list)
-    stream: Streamed = field(default_factory=Streamed)
+    streams: dict[int, Streamed] = field(default_factory=dict)
+    """By the number of the answer."""
+
+    def stream(self, index: int) -> Streamed:
+        """Of one answer."""
+        return self.streams.setdefault(index, Streamed())
+
+    def begin_anew(self) -> None:
+        """All answers begin again."""
+        self.pieces = []
+        for stream in self.streams.values():
+            stream.begin_anew()
 
 
 class Generating:
@@ -81,8 +92,8 @@ class Generating:
             return
         span = spans.open_chat(job.inbound.span, event.parameters, event.context.versions)
         self._next_key += 1
-        stream = self._unfinished.take(event.context.request_id)
-        self._add(_InFlight(self._next_key, job, event, span, started, stream=stream))
+        streams = self._unfinished.take(event.context.request_id)
+        self._add(_InFlight(self._next_key, job, event, span, started, streams=streams))
 
     def cancel(self, job: Job) -> None:
         """Give a job up; its place is free at the next step. One that has ended is left alone."""
@@ -170,8 +181,8 @@ class Generating:
         for request in requests:
             # a negative key marks one that is tried alone
             request.key = -abs(request.key)
-            request.tokens, request.pieces = 0, []
-            request.stream.begin_anew()
+            request.tokens = 0
+            request.begin_anew()
         self._suspects.extend(requests)
 
     def _advance(self, request: _InFlight, piece: Piece) -> None:
@@ -182,14 +193,19 @@ class Generating:
             if piece.cached is None:  # a kept answer says nothing of how busy the model is
                 request.job.first_output()
         if piece.anew:
-            request.pieces = []
-            request.stream.begin_anew()
+            request.begin_anew()
         request.tokens = piece.tokens
         request.pieces.append(piece.text)
         if piece.text or piece.finish_reason is not None:
             self._stream(request, piece.text, piece.finish_reason)
+        if piece.beside is not None:
+            self._stream(request, piece.beside.text, piece.beside.finish_reason, piece.beside.number)
         if piece.finish_reason is None:
             return
+        for number, other in enumerate(piece.others, 1):
+            if not request.stream(number).ended:
+                request.stream(number).begin_anew()  # it is told whole here: what was told of it is held back
+                self._stream(request, other.text, other.finish_reason, number)
         del self._in_flight[piece.key]
         event = request.event
         context = event.context
@@ -227,7 +243,8 @@ class Generating:
             if deadline is None or request.job.inbound.now_ms + self._elapsed_ms(request) < deadline:
                 continue
             self._drop(request)
-            self._send(request, "", "cancelled")
+            for index in range(request.event.parameters.n or 1):
+                self._send(request, "", "cancelled", index)
             error = Expired(
                 f"the deadline passed after {request.tokens} generated tokens; allow more time or ask for fewer tokens",
                 field="header deadline",
@@ -248,22 +265,23 @@ class Generating:
     def _end(self, request: _InFlight, error: PenstockError) -> None:
         spans.fail_chat(request.span, error.code)
         if error.retriable:
-            self._unfinished.put(request.event.context.request_id, request.stream)
+            self._unfinished.put(request.event.context.request_id, request.streams)
         request.job.finish(error)
 
-    def _stream(self, request: _InFlight, text: str, finish_reason: FinishReason | None) -> None:
-        fresh = request.stream.more(text, last=finish_reason is not None)
+    def _stream(self, request: _InFlight, text: str, finish_reason: FinishReason | None, index: int = 0) -> None:
+        fresh = request.stream(index).more(text, last=finish_reason is not None)
         if fresh is None:
-            self._send(request, "", "cancelled")
+            self._send(request, "", "cancelled", index)
         elif fresh or finish_reason is not None:
-            self._send(request, fresh, finish_reason)
+            self._send(request, fresh, finish_reason, index)
 
-    def _send(self, request: _InFlight, text: str, finish_reason: FinishReason | None) -> None:
-        stream = request.stream
+    def _send(self, request: _InFlight, text: str, finish_reason: FinishReason | None, index: int) -> None:
+        stream = request.stream(index)
         if not request.event.parameters.stream or stream.ended:
             return
         piece = TokensGenerated(
             request_id=request.event.context.request_id,
+            index=index,
             sequence=stream.sequence,
             text=text,
             finish_reason=finish_reason,

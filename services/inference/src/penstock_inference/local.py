@@ -18,7 +18,7 @@ from penstock.models.registry import Registry
 from penstock.text.prompt_tokens import PromptTokenizer
 from penstock_inference.adapters import Adapters
 from penstock_inference.answers import Answer
-from penstock_inference.backend import GenerationRequest, Piece, RequestFault
+from penstock_inference.backend import Beside, GenerationRequest, Piece, RequestFault
 from penstock_inference.constraints import Grammars
 from penstock_inference.engine import Choose, Engine, Logits
 from penstock_inference.layout import ModelLayout
@@ -234,7 +234,10 @@ class LocalBackend:
             self._close(answer)
             request.open -= 1
         if request.open or first.finish_reason is None:
-            return Piece(request.key, shown, request.tokens)
+            beside = None
+            if answer is not first and (text or answer.finish_reason is not None):
+                beside = Beside(request.answers.index(answer), text, answer.finish_reason)
+            return Piece(request.key, shown, request.tokens, beside=beside)
         del self._requests[request.key]
         return Piece(
             request.key,

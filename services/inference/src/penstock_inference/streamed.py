@@ -40,23 +40,22 @@ class Streamed:
 
 
 class Unfinished:
-    """Streams of attempts that failed, for the next attempt at their requests; the oldest go first."""
+    """Streams of attempts that failed, by request and number of the answer; the oldest requests go first."""
 
     def __init__(self, most: int = 1_024) -> None:
         self._most = most
-        self._streams: OrderedDict[str, Streamed] = OrderedDict()
+        self._streams: OrderedDict[str, dict[int, Streamed]] = OrderedDict()
 
-    def put(self, request_id: str, stream: Streamed) -> None:
-        """Keep a stream that has begun."""
-        if stream.sequence:
-            self._streams[request_id] = stream
+    def put(self, request_id: str, streams: dict[int, Streamed]) -> None:
+        """Keep streams, where one has begun."""
+        if any(stream.sequence for stream in streams.values()):
+            self._streams[request_id] = streams
         while len(self._streams) > self._most:
             self._streams.popitem(last=False)
 
-    def take(self, request_id: str) -> Streamed:
-        """The stream of an earlier attempt, set to begin anew, else a new one."""
-        stream = self._streams.pop(request_id, None)
-        if stream is None:
-            return Streamed()
-        stream.begin_anew()
-        return stream
+    def take(self, request_id: str) -> dict[int, Streamed]:
+        """The streams of an earlier attempt, set to begin anew; none where there was none."""
+        streams = self._streams.pop(request_id, {})
+        for stream in streams.values():
+            stream.begin_anew()
+        return streams

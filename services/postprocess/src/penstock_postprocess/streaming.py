@@ -85,9 +85,12 @@ class RestoredStream:
         self._digest.update(text.encode("utf-8", "replace"))
         self._ended = state is not None
         if state is None:
-            return TokensRestored(request_id=self._whose.request_id, sequence=sequence, text=text)
+            return TokensRestored(
+                request_id=self._whose.request_id, index=self._whose.index, sequence=sequence, text=text
+            )
         return TokensRestored(
             request_id=self._whose.request_id,
+            index=self._whose.index,
             sequence=sequence,
             text=text,
             final=True,
@@ -102,5 +105,12 @@ def refused(whose: StreamOf) -> TokensRestored:
     """The one piece of a stream that cannot be begun."""
     empty = hashlib.sha256().hexdigest()
     return TokensRestored(
-        request_id=whose.request_id, sequence=0, text="", final=True, state="failed", characters=0, sha256=empty
+        request_id=whose.request_id,
+        index=whose.index,
+        sequence=0,
+        text="",
+        final=True,
+        state="failed",
+        characters=0,
+        sha256=empty,
     )

@@ -130,6 +130,7 @@ class ScreenedStream:
         self._ended = state is not None
         return TokensScreened(
             request_id=self._whose.request_id,
+            index=self._whose.index,
             sequence=sequence,
             text=text,
             state=state,
@@ -140,7 +141,7 @@ class ScreenedStream:
 
 def refused(whose: StreamOf) -> TokensScreened:
     """The one piece of a stream that cannot be begun."""
-    return TokensScreened(request_id=whose.request_id, sequence=0, text="", state="failed")
+    return TokensScreened(request_id=whose.request_id, index=whose.index, sequence=0, text="", state="failed")
 
 
 def _moved(verdict: Verdict, by: int) -> Verdict:

@@ -56,14 +56,15 @@ class Telling:
     """Streamed text on the terminal as it comes; each time another stream goes on, its request id first."""
 
     def __init__(self) -> None:
-        self._telling: str | None = None
+        self._telling: tuple[str, int] | None = None
 
     def tell(self, piece: TokensRestored) -> None:
         """Print a piece; after the last one how its stream ended, where that was not as it should be."""
-        if self._telling != piece.request_id:
+        if self._telling != (piece.request_id, piece.index):
             self.interrupt()
-            self._telling = piece.request_id
-            out.print(Text(f"{printable(piece.request_id)}: ", style="bold"), end="")
+            self._telling = piece.request_id, piece.index
+            which = f" ({piece.index + 1})" if piece.index else ""
+            out.print(Text(f"{printable(piece.request_id)}{which}: ", style="bold"), end="")
         out.print(Text("\n".join(printable(line) for line in piece.text.split("\n"))), end="")
         if piece.final:
             if piece.state not in (None, "completed"):

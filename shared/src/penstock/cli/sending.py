@@ -112,8 +112,10 @@ class Sending:
         if self._streams is None or time.monotonic() - self._answered_at > _STREAM_ENDS_S:
             return False
         return any(
-            result.status in ("completed", "blocked") and result.usage is not None and not self._streams.ended(name)
+            not self._streams.ended(name, index)
             for name, result in self.sent.results.items()
+            if result.status in ("completed", "blocked") and result.usage is not None
+            for index in range(max(1, len(result.choices)))
         )
 
     def __enter__(self) -> Sending:

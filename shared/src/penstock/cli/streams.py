@@ -59,7 +59,7 @@ class LiveStreams:
         topic = target.topic(RESULT_TOKENS)
         partitions = target.partitions(RESULT_TOKENS)
         self._on_piece = on_piece
-        self._open: dict[str, Follow] = {}
+        self._open: dict[tuple[str, int], Follow] = {}
         self._reader = target.reader()
         ends = bounds(self._reader, topic, partitions)
         self._reader.assign([TopicPartition(topic, number, ends[number].high) for number in partitions])
@@ -74,9 +74,9 @@ class LiveStreams:
             if record is not None and (record.header(REQUEST_ID) or b"").decode("utf-8", "replace") in ours:
                 self._take(record)
 
-    def ended(self, request_id: str) -> bool:
+    def ended(self, request_id: str, index: int = 0) -> bool:
         """Whether the end of a stream has come."""
-        follow = self._open.get(request_id)
+        follow = self._open.get((request_id, index))
         return follow is not None and follow.ended
 
     def close(self) -> None:
@@ -96,5 +96,5 @@ class LiveStreams:
             piece = TokensRestored.model_validate_json(record.value or b"")
         except ValidationError:
             return  # another release's, or none of ours: the result counts
-        if self._open.setdefault(piece.request_id, Follow()).take(piece):
+        if self._open.setdefault((piece.request_id, piece.index), Follow()).take(piece):
             self._on_piece(piece)

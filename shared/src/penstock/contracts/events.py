@@ -283,13 +283,18 @@ class StreamOpening(Contract):
 
 
 class TokensGenerated(Message):
-    """A piece of a streamed answer, as it comes, before response safety. At least once: drop repeats by `sequence`."""
+    """A piece of a streamed answer, as it comes, before response safety.
+
+    At least once: drop repeats by request, index and sequence.
+    """
 
     schema_name: ClassVar[str] = "penstock.tokens-generated"
 
     request_id: Identifier
     sequence: Annotated[int, Field(ge=0)]
     text: str
+    index: Annotated[int, Field(ge=0)] = 0
+    """Which of several answers; each is a stream of its own."""
     finish_reason: FinishReason | None = None
     """Set on the last piece."""
     opening: StreamOpening | None = None

@@ -129,8 +129,6 @@ class CompletionRequest(Message):
             raise ValueError("give either max_tokens or max_completion_tokens, and not both")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs")
-        if self.stream and (self.n or 1) > 1:
-            raise ValueError("one answer alone can be streamed")
         return self
 
     @property

@@ -1,7 +1,7 @@
 """Streamed answers after inference: screened pieces between safety and postprocess, restored ones for whoever asked.
 
 Each service numbers its own pieces, from 0 without a gap. All are written at least once: whoever reads drops repeats
-by request and sequence. A stream is a preview; the one terminal result is what counts.
+by request, index and sequence. A stream is a preview; the one terminal result is what counts.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class TokensScreened(Message):
     request_id: Identifier
     sequence: Annotated[int, Field(ge=0)]
     text: str
+    index: Annotated[int, Field(ge=0)] = 0
+    """Which of several answers; each is a stream of its own."""
     state: StreamState | None = None
     """Set on the last piece."""
     finish_reason: FinishReason | None = None
@@ -47,6 +49,8 @@ class TokensRestored(Message):
     request_id: Identifier
     sequence: Annotated[int, Field(ge=0)]
     text: str
+    index: Annotated[int, Field(ge=0)] = 0
+    """Which of several answers; each is a stream of its own."""
     final: bool = False
     """Whether this is the last piece; the fields below are set on it alone."""
     state: StreamState | None = None

@@ -28,6 +28,7 @@ P = TypeVar("P", bound=TokensGenerated | TokensScreened)
 P_contra = TypeVar("P_contra", bound=TokensGenerated | TokensScreened, contravariant=True)
 Place = tuple[str, int]
 """Topic and partition."""
+_Name = tuple[Place, str, int]
 
 MOST_CHARACTERS = 524_288
 """Of one stream; a longer one is withdrawn, the result has the answer."""
@@ -40,6 +41,8 @@ class StreamOf:
     request_id: str
     conversation_id: str
     tenant: str
+    index: int = 0
+    """Which of several answers."""
 
 
 class StreamWork(Protocol[P_contra]):
@@ -116,7 +119,7 @@ class Streams(Generic[P]):
         self._ended = ended
         self._first_text = first_text
         self._monotonic = monotonic
-        self._open: dict[tuple[Place, str], _Open[P]] = {}
+        self._open: dict[_Name, _Open[P]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -134,13 +137,15 @@ class Streams(Generic[P]):
 
         Raises RetriableError where it could not be done now: take the same piece again, or `give_up` its stream.
         """
-        name = (place, piece.request_id)
+        name = (place, piece.request_id, piece.index)
         stream = self._open.get(name)
         if stream is None:
             if piece.sequence:
                 return []  # of a stream that has ended, or whose beginning is not kept any more
             found = RequestHeaders.salvage(headers)
-            whose = StreamOf(piece.request_id, found.conversation_id or piece.request_id, found.tenant or "default")
+            whose = StreamOf(
+                piece.request_id, found.conversation_id or piece.request_id, found.tenant or "default", piece.index
+            )
             work = self._begun(whose, piece.opening)
             if work is None:
                 self._ended("failed")
@@ -173,7 +178,7 @@ class Streams(Generic[P]):
 
     def give_up(self, piece: P, place: Place) -> list[Told]:
         """End the stream of a piece that `take` could not be done with."""
-        return self._close((place, piece.request_id), "failed")
+        return self._close((place, piece.request_id, piece.index), "failed")
 
     def expire(self) -> list[Told]:
         """End what has not been heard of for too long."""
@@ -199,7 +204,7 @@ class Streams(Generic[P]):
             _log.error("runtime.stream.refused", code=error.code)
             return None
 
-    def _close(self, name: tuple[Place, str], state: StreamState) -> list[Told]:
+    def _close(self, name: _Name, state: StreamState) -> list[Told]:
         stream = self._open.pop(name, None)
         if stream is None:
             return []

@@ -73,11 +73,13 @@ class Bench:
         text: str = "",
         *,
         request_id: str = "r",
+        index: int = 0,
         last: FinishReason | None = None,
         opening: StreamOpening | None = OPENING,
     ) -> list[tuple[str, StreamState | None]]:
         piece = TokensGenerated(
             request_id=request_id,
+            index=index,
             sequence=sequence,
             text=text,
             finish_reason=last,
@@ -114,6 +116,14 @@ def test_repeats_are_dropped_and_one_that_differs_withdraws_the_stream(bench: Be
     assert bench.take(0, "a") == []
     assert bench.take(1, "B") == [("", "withdrawn")]
     assert bench.take(2, "c") == bench.take(3, "d") == []
+
+
+def test_several_answers_of_a_request_are_streams_of_their_own(bench: Bench) -> None:
+    for index in (0, 1):
+        assert bench.take(0, "a", index=index) == [("a", None)]
+    assert [work.whose.index for work in bench.works] == [0, 1]
+    assert bench.take(1, "b", index=1, last="stop") == [("b", "completed")]
+    assert bench.take(1, "c") == [("c", None)]
 
 
 def test_a_gap_withdraws_the_stream(bench: Bench) -> None:

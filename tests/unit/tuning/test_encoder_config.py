@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock_tuning.encoder.config import PRESETS, learning_rate, load_config
+from penstock_tuning.encoder.config import learning_rate, load_config
 from penstock_tuning.encoder.errors import EncoderConfigError
+from penstock_tuning.training.recipe import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)

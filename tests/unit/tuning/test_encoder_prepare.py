@@ -17,9 +17,10 @@ from penstock_tuning.data.manifest import load
 from penstock_tuning.encoder.card import model_card, notice, origins
 from penstock_tuning.encoder.config import load_config
 from penstock_tuning.encoder.prepare import encode, sample, whole_rows
-from penstock_tuning.encoder.progress import Pace
-from penstock_tuning.encoder.record import hardware, run_record
+from penstock_tuning.encoder.record import run_record
 from penstock_tuning.encoder.tokenizer import SPECIAL, train_tokenizer
+from penstock_tuning.training.hardware import hardware
+from penstock_tuning.training.progress import Pace
 
 START, END = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
 

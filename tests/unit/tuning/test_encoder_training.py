@@ -32,7 +32,8 @@ from penstock_tuning.encoder.model import (  # noqa: E402  # the same
     to_numpy,
 )
 from penstock_tuning.encoder.quantize import OnnxEncoder  # noqa: E402  # the same
-from penstock_tuning.encoder.train import CHECKPOINT, Pretraining, load_checkpoint  # noqa: E402  # the same
+from penstock_tuning.encoder.train import Pretraining  # noqa: E402  # the same
+from penstock_tuning.training.checkpoints import CHECKPOINT, load_checkpoint  # noqa: E402  # the same
 
 WORDS = ["the", "house", "of", "the", "red", "fox", "and", "a", "blue", "bird", "in", "my", "small", "garden"]
 TEXTS = [" ".join(WORDS[(n * step) % len(WORDS)] for n in range(90)) for step in range(1, 60)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from penstock_tuning.data.build import CACHE
 from penstock_tuning.data.cli import DATA
 from penstock_tuning.encoder.config import load_config
 from penstock_tuning.lm.errors import TuningError
+from penstock_tuning.training.registering import register_folder
 
 
 def encoder(
@@ -59,18 +59,8 @@ def encoder(
             return
         record = export(recipe, prepared, work, model)
         if register:
-            typer.echo(f"added {_add(model, recipe.name)}", err=True)
+            typer.echo(f"added {register_folder(model, recipe.name)}", err=True)
     except (TuningError, ModelError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(json.dumps({"finished": True, "model": str(model), "seconds": record["seconds"], **record["metrics"]}))
-
-
-def _add(model: Path, name: str) -> str:
-    """Add a finished folder to the registry that `penstock models` uses; its reference."""
-    from penstock.cli.models_registry import MODELS_DIR_VARIABLE, byte_bar, open_registry
-    from penstock.models.adding import How, add_folder
-
-    given = os.environ.get(MODELS_DIR_VARIABLE)
-    registry = open_registry(Path(given) if given else None)
-    return add_folder(registry, model, How(name=name), byte_bar).added.entry.reference

@@ -7,26 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from penstock_tuning.encoder.errors import EncoderConfigError
-
-PRESETS = ("cpu", "gpu")
-
-Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from penstock_tuning.training.recipe import Count, Machine, Part, Share, read_recipe, trapezoid
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Shape(_Part):
+class Shape(Part):
     """The network. Head size is `width / heads`, and even, because rotary positions turn pairs."""
 
     vocabulary: Annotated[int, Field(ge=300, le=65_535)]
@@ -59,7 +49,7 @@ class Shape(_Part):
         return self.vocabulary * self.width + self.layers * layer + norms
 
 
-class Phase(_Part):
+class Phase(Part):
     """A stretch of pretraining with rows of one length."""
 
     tokens: Count
@@ -92,7 +82,7 @@ class Phase(_Part):
         return self
 
 
-class Masking(_Part):
+class Masking(Part):
     """Which tokens must be guessed."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -109,7 +99,7 @@ class Masking(_Part):
         return self
 
 
-class Optimizer(_Part):
+class Optimizer(Part):
     """Muon for the matrices of the layers, AdamW for embeddings and norms, one rate for both."""
 
     learning_rate: Annotated[float, Field(gt=0)]
@@ -120,19 +110,7 @@ class Optimizer(_Part):
     clip_norm: float = Field(default=1.0, gt=0)
 
 
-class Machine(_Part):
-    """What the run uses of the hardware."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    precision: Literal["fp32", "bf16", "auto"] = "auto"
-    """auto: bf16 where the processor multiplies in it, else fp32."""
-    compiled: bool = False
-    """torch.compile; on a CPU it needs a C++ compiler."""
-    threads: Count | None = None
-    """None: as many as there are cores."""
-
-
-class EncoderConfig(_Part):
+class EncoderConfig(Part):
     """The whole recipe."""
 
     name: str
@@ -192,48 +170,15 @@ class EncoderConfig(_Part):
 
 
 def learning_rate(step: int, config: EncoderConfig) -> float:
-    """Of one step: a linear warm-up, then constant, then a linear fall to zero (Hägele et al., 2024, 2405.18392)."""
-    optimizer, total = config.optimizer, config.steps
-    if step < optimizer.warmup_steps:
-        return optimizer.learning_rate * (step + 1) / optimizer.warmup_steps
-    falling = max(1, round(total * optimizer.decay_share))
-    return optimizer.learning_rate * min(1.0, (total - step) / falling)
+    """Of one step: a linear warm-up, then constant, then a linear fall to zero."""
+    optimizer = config.optimizer
+    return optimizer.learning_rate * trapezoid(step, config.steps, optimizer.warmup_steps, optimizer.decay_share)
 
 
 def load_config(preset: str, path: Path | None = None, changes: Sequence[str] = ()) -> EncoderConfig:
-    """The configuration of a preset or of a file.
-
-    Args:
-        preset: `cpu` or `gpu`; unused where `path` is given.
-        path: a YAML file with every field that has no default.
-        changes: `key.key=value`, each a YAML value that replaces that of the file.
+    """The configuration of a preset or of a file, as `read_recipe` reads it.
 
     Raises:
         EncoderConfigError: there is no such preset or file, or its values contradict each other.
     """
-    if path is None and preset not in PRESETS:
-        raise EncoderConfigError(f"no preset {preset!r}: there are {', '.join(PRESETS)}")
-    place = path or resources.files("penstock_tuning.encoder") / f"{preset}.yaml"
-    try:
-        data = yaml.safe_load(place.read_text("utf-8"))
-        for change in changes:
-            _change(data, change)
-        return EncoderConfig.model_validate(data)
-    except (OSError, yaml.YAMLError) as error:
-        raise EncoderConfigError(f"{place} cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "configuration"
-        raise EncoderConfigError(f"{place}: {where}: {first['msg']}") from error
-
-
-def _change(data: object, change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals:
-        raise EncoderConfigError(f"{change!r} is not KEY=VALUE")
-    *parents, last = key.split(".")
-    for part in parents:
-        data = data.get(part) if isinstance(data, dict) else None
-    if not isinstance(data, dict):
-        raise EncoderConfigError(f"{key} is no setting of the configuration")
-    data[last] = yaml.safe_load(value)
+    return read_recipe(EncoderConfig, "penstock_tuning.encoder", preset, path, changes, error=EncoderConfigError)

@@ -25,9 +25,10 @@ from penstock_tuning.encoder.graph import encoder_graph
 from penstock_tuning.encoder.model import Weights, hidden_states, rotary, to_numpy
 from penstock_tuning.encoder.prepare import Prepared, whole_rows
 from penstock_tuning.encoder.quantize import Cost, OnnxEncoder, compare, quantize
-from penstock_tuning.encoder.record import RECORD, hardware, run_record
+from penstock_tuning.encoder.record import RECORD, run_record
 from penstock_tuning.encoder.tokenizer import MASK, PAD, SEPARATOR, SPECIAL, START, save_tokenizer
-from penstock_tuning.encoder.train import load_checkpoint, uses_bf16
+from penstock_tuning.training.checkpoints import load_checkpoint
+from penstock_tuning.training.hardware import hardware, used
 
 _log = structlog.get_logger()
 GRAPH = "model.onnx"
@@ -82,7 +83,7 @@ def export(config: EncoderConfig, prepared: Prepared, work: Path, target: Path) 
         },
         history=state["history"],
         metrics=metrics,
-        machine=hardware() | _used(config),
+        machine=hardware() | used(config.machine),
     )
     manifest = manifests.load()
     (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
@@ -149,10 +150,3 @@ def _accept(config: EncoderConfig, cost: Cost, megabytes: float) -> None:
         raise EncoderRejectedError(
             f"hidden states in int8 have a cosine of {cost.mean_cosine:.4f} with fp32, less than {config.min_cosine:g}"
         )
-
-
-def _used(config: EncoderConfig) -> dict[str, Any]:
-    machine = config.machine
-    gpu = {"gpu": torch.cuda.get_device_name()} if machine.device == "cuda" else {}
-    precision = "bf16" if uses_bf16(machine) else "fp32"
-    return {"device": machine.device, "precision": precision, "threads": torch.get_num_threads(), **gpu}

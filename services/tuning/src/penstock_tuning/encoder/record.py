@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from penstock_tuning.encoder.config import EncoderConfig
 
 RECORD = "run.json"
-_LIBRARIES = ("torch", "numpy", "tokenizers", "onnx", "onnxruntime")
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and libraries of this machine."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{name: found for name in _LIBRARIES if (found := _version(name))},
-    }
 
 
 def run_record(
@@ -65,18 +48,3 @@ def run_record(
         "history": history,
         "hardware": dict(machine),
     }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    """The model's name where Linux says it, else what Python knows."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

@@ -9,54 +9,37 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import structlog
 import torch
 
 from penstock_tuning.encoder.batches import Batches
-from penstock_tuning.encoder.config import EncoderConfig, Machine, learning_rate
+from penstock_tuning.encoder.config import EncoderConfig, learning_rate
 from penstock_tuning.encoder.masking import Masked
 from penstock_tuning.encoder.model import EMBEDDINGS, Weights, initial_weights, masked_loss, rotary
 from penstock_tuning.encoder.prepare import Prepared
-from penstock_tuning.encoder.progress import Pace
-from penstock_tuning.lm.errors import CheckpointMissingError
-from penstock_tuning.lm.train import save_checkpoint
+from penstock_tuning.training.checkpoints import CHECKPOINT, load_checkpoint
+from penstock_tuning.training.hardware import uses_bf16
+from penstock_tuning.training.pieces import Pieces
 
-_log = structlog.get_logger()
-CHECKPOINT = "checkpoint.pt"
 _VALIDATED_AT_ONCE = 8
 
 
-def uses_bf16(machine: Machine) -> bool:
-    """Whether matrices are multiplied in bf16; on a CPU `auto` asks whether it has instructions for that."""
-    if machine.precision == "auto":
-        return machine.device == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return machine.precision == "bf16"
-
-
-def load_checkpoint(work: Path) -> dict[str, Any]:
-    """The state of the newest checkpoint, on the CPU: `weights`, `optimizers`, `step`, `seconds`, `history`.
-
-    Raises:
-        CheckpointMissingError: nothing was trained in this work folder.
-    """
-    if not (work / CHECKPOINT).exists():
-        raise CheckpointMissingError(f"no checkpoint in {work}: pretraining has not begun")
-    state: dict[str, Any] = torch.load(work / CHECKPOINT, map_location="cpu", weights_only=True)
-    return state
-
-
-class Pretraining:
+class Pretraining(Pieces):
     """One run: weights, optimizers and where it stands."""
 
     def __init__(
         self, config: EncoderConfig, prepared: Prepared, work: Path, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Begin, or go on from the work folder's checkpoint."""
+        super().__init__(
+            "encoder",
+            config.steps,
+            work,
+            checkpoint_every=config.checkpoint_every,
+            log_every=config.log_every,
+            clock=clock,
+        )
         self._config = config
-        self._work = work
-        self._clock = clock
         self._batches = Batches(prepared.train, prepared.starts_word, config)
         length = min(config.shape.context, len(prepared.validation))
         self._ahead = ThreadPoolExecutor(max_workers=1)
@@ -67,61 +50,16 @@ class Pretraining:
             torch.set_num_threads(machine.threads)
         state = load_checkpoint(work) if (work / CHECKPOINT).exists() else None
         weights = state["weights"] if state else initial_weights(config.shape, config.seed)
-        self.weights: Weights = {name: tensor.to(machine.device).requires_grad_() for name, tensor in weights.items()}
-        self._optimizers = _optimizers(self.weights, config)
-        self.step, self.seconds = 0, 0.0
-        self.history: list[dict[str, float]] = []
+        self.weights = {name: tensor.to(machine.device).requires_grad_() for name, tensor in weights.items()}
+        self.optimizers = _optimizers(self.weights, config)
         if state:
-            for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+            self.resume(state)
         self._loss: Callable[..., torch.Tensor] = (
             torch.compile(masked_loss, dynamic=False) if machine.compiled else masked_loss
         )
         self._turns = {
             size: rotary(config.shape, size, machine.device) for size in {length, *(p.length for p in config.phases)}
         }
-
-    @property
-    def done(self) -> bool:
-        """Whether the last step was taken."""
-        return self.step >= self._config.steps
-
-    def run(self, deadline: float | None = None) -> bool:
-        """Train to the end, or until `deadline` (of the clock) has passed; whether it is the end.
-
-        The step under way is finished and saved: a piece is longer than asked for by one step and one checkpoint.
-        """
-        config = self._config
-        pace = Pace(self._tokens(), config.tokens, self._clock)
-        _log.info("encoder.train.started", step=self.step, total=config.steps, parameters=config.shape.parameters)
-        losses: list[torch.Tensor] = []
-        saved, began = self.step, self._clock()
-        while not self.done and (deadline is None or self._clock() < deadline):
-            losses.append(self._learn(self._next()))
-            self.step += 1
-            if self.step % config.log_every == 0 or self.done:
-                loss = float(torch.stack(losses).mean())
-                losses = []
-                rate = learning_rate(self.step - 1, config)
-                _log.info(
-                    "encoder.train.step",
-                    step=self.step,
-                    loss=round(loss, 4),
-                    lr=round(rate, 6),
-                    **pace.report(self._tokens()),
-                )
-                self.history.append({"step": self.step, "loss": round(loss, 4)})
-            if self.step % config.checkpoint_every == 0 or self.done:
-                held_out = self.validation_loss()
-                self.history.append({"step": self.step, "validation_loss": round(held_out, 4)})
-                _log.info("encoder.train.validated", step=self.step, loss=round(held_out, 4))
-                began = self._save(began)
-                saved = self.step
-        if saved != self.step:
-            self._save(began)
-        _log.info("encoder.train.stopped", step=self.step, finished=self.done)
-        return self.done
 
     def validation_loss(self) -> float:
         """Mean cross-entropy in nats over the masked tokens of held-out text, masked the same way every time."""
@@ -133,8 +71,14 @@ class Pretraining:
                 total += float(self._loss_of(batch, masked_loss)) * len(batch.ids)
         return total / rows
 
-    def _tokens(self) -> int:
-        left, tokens = self.step, 0
+    def _validate(self) -> dict[str, float]:
+        return {"validation_loss": self.validation_loss()}
+
+    def _rate(self) -> float:
+        return learning_rate(self.step - 1, self._config)
+
+    def _tokens(self, step: int) -> int:
+        left, tokens = step, 0
         for phase in self._config.phases:
             tokens += min(left, phase.steps) * phase.rows * phase.length
             left = max(0, left - phase.steps)
@@ -147,8 +91,8 @@ class Pretraining:
         self._coming = self._ahead.submit(self._batches.at, self.step + 1) if more else None
         return made
 
-    def _learn(self, batch: Masked) -> torch.Tensor:
-        config = self._config
+    def _learn(self) -> torch.Tensor:
+        config, batch = self._config, self._next()
         rate = learning_rate(self.step, config)
         phase = config.phases[config.phase_at(self.step)[0]]
         at_once = phase.micro_rows or phase.rows
@@ -159,12 +103,10 @@ class Pretraining:
             loss = self._loss_of(micro, self._loss) * (at_once / phase.rows)
             loss.backward()  # type: ignore[no-untyped-call,unused-ignore]  # torch is not installed where types are checked
             total += loss.detach()
-        torch.nn.utils.clip_grad_norm_(self.weights.values(), config.optimizer.clip_norm)
-        for optimizer in self._optimizers:
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self._update(config.optimizer.clip_norm)
         return total
 
     def _loss_of(self, batch: Masked, loss: Callable[..., torch.Tensor]) -> torch.Tensor:
@@ -181,20 +123,6 @@ class Pretraining:
                 labels=labels,
                 turns=self._turns[ids.shape[1]],
             )
-
-    def _save(self, began: float) -> float:
-        """Write a checkpoint; `began` is the time that the seconds were last counted at, the result the new one."""
-        now = self._clock()
-        self.seconds += now - began
-        state = {
-            "weights": {name: tensor.detach() for name, tensor in self.weights.items()},
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "step": self.step,
-            "seconds": self.seconds,
-            "history": self.history,
-        }
-        save_checkpoint(self._work / CHECKPOINT, state)
-        return now
 
 
 def _optimizers(weights: Weights, config: EncoderConfig) -> list[torch.optim.Optimizer]:

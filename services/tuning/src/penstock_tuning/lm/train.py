@@ -16,6 +16,7 @@ import structlog
 
 from penstock_tuning.lm.config import LmConfig
 from penstock_tuning.lm.errors import CheckpointMissingError, PreparedDataMissingError
+from penstock_tuning.training.checkpoints import CHECKPOINT, save_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 _IGNORED = -100
-CHECKPOINT = "checkpoint.pt"
 
 
 def learning_rate(step: int, config: LmConfig) -> float:
@@ -123,15 +123,6 @@ def _loss_function(model: LlamaForCausalLM, compiled: bool) -> Callable[[Any, An
         return torch.nn.functional.cross_entropy(flat, labels.flatten(), ignore_index=_IGNORED)
 
     return torch.compile(loss, dynamic=False) if compiled else loss
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that a killed run leaves the old or the new one, never half of one."""
-    import torch
-
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
 
 
 def load_model(work: Path, config: LmConfig) -> tuple[LlamaForCausalLM, int]:

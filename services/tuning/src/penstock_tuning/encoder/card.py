@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
 
-from penstock_tuning.data.manifest import Manifest
+from penstock_tuning.data.example import LANGUAGES
+from penstock_tuning.data.manifest import Manifest, Source
 
 CARD = "README.md"
 NOTICE = "NOTICE.md"
 _WEIGHTS = "int8, matrices with a scale for each column (dynamic quantization, 7 bits used), embeddings for each row"
-_LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
 
 
 def model_card(record: Mapping[str, Any], origins: list[str]) -> str:
@@ -20,7 +20,7 @@ def model_card(record: Mapping[str, Any], origins: list[str]) -> str:
     shape, metrics = record["configuration"]["shape"], record["metrics"]
     front = {
         "license": "apache-2.0",
-        "language": list(_LANGUAGES),
+        "language": list(LANGUAGES),
         "datasets": origins,
         "model-index": [
             {
@@ -76,10 +76,10 @@ measured with them, not here.
 """
 
 
-def notice(manifest: Manifest, name: str) -> str:
+def notice(manifest: Manifest, name: str, tasks: Collection[str] = ("text",)) -> str:
     """A row for each public set whose text was read."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for source in manifest.of("text", "train"):
+    for source in _read(manifest, tasks):
         rows.setdefault((source.origin, source.licence), []).append(source.name)
     table = "\n".join(
         f"| {origin} | {licence} | {', '.join(sorted(names))} |" for (origin, licence), names in sorted(rows.items())
@@ -94,6 +94,12 @@ The weights were trained on the sets below. No text of them is shipped; texts we
 """
 
 
-def origins(manifest: Manifest) -> list[str]:
+def origins(manifest: Manifest, tasks: Collection[str] = ("text",)) -> list[str]:
     """Where the text came from, each once."""
-    return sorted({source.origin for source in manifest.of("text", "train")})
+    return sorted({source.origin for source in _read(manifest, tasks)})
+
+
+def _read(manifest: Manifest, tasks: Collection[str]) -> list[Source]:
+    """Each source of the training side for these tasks, once."""
+    found = (source for _, source in sorted(manifest.sources.items()) if source.split == "train")
+    return [source for source in found if {*source.tasks} & {*tasks}]

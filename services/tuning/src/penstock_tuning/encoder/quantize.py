@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ class Cost:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def quantize(source: Path, target: Path) -> None:
-    """Write `target` with the matrices of `source` in int8, one scale for each column.
+def quantize(source: Path, target: Path, keep: Sequence[str] = ()) -> None:
+    """Write `target` with the matrices of `source` in int8, one scale for each column; nodes in `keep` stay as is.
 
     Weights use 7 of the 8 bits, so that processors without VNNI do not overflow in pairs of products
     (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html): the same model everywhere.
@@ -53,6 +53,7 @@ def quantize(source: Path, target: Path) -> None:
         per_channel=True,
         reduce_range=True,
         weight_type=QuantType.QInt8,
+        nodes_to_exclude=list(keep),
         extra_options={"MatMulConstBOnly": True},
     )
 

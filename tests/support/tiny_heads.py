@@ -27,6 +27,7 @@ SETTINGS = (
     "machine={precision: fp32, threads: 1}",
     "checkpoint_every=20",
     "max_change=0.2",
+    "validation_rows=1000",
 )
 THINGS = ["house", "garden", "river", "mountain", "letter", "window", "bottle", "engine", "island", "carpet"]
 NAMES = ["Anna", "Bruno", "Carla", "Dario", "Elena", "Fabio", "Greta", "Hugo"]

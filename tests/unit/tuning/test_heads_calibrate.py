@@ -97,7 +97,7 @@ def test_ordinary_texts_decide_the_thresholds() -> None:
     scores = np.concatenate([RNG.random((1000, len(SAFETY))) / 2, 0.5 + RNG.random((1000, len(SAFETY))) / 2])
     recipe = load_config("cpu").calibration
     flag, block = limits(scores, texts, recipe)
-    assert all(0.4 < flag[label] < 0.55 for label in SAFETY)
+    assert all(0.4 < flag[label] < 0.8 for label in SAFETY)
     assert all(block[label] >= flag[label] for label in SAFETY)
     flagged = (scores[:1000] >= np.array([flag[label] for label in SAFETY])).any(1).mean()
     assert flagged <= recipe.flag_rate

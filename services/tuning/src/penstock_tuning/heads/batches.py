@@ -114,14 +114,14 @@ def pack(task: Task, rows: Rows, chosen: Ints, config: HeadsConfig) -> Batch:
 
 def _plan(rows: Rows, task: Task, steps: int, config: HeadsConfig) -> list[Ints]:
     """The rows of each of the task's steps; what is left at the end of an epoch does not fill one and is not read."""
+    if not len(rows.weights):
+        raise ValueError(f"there is nothing to train {task} on")
     made: list[Ints] = []
     epoch = 0
     while len(made) < steps:
         rng = np.random.default_rng((config.seed, 0, TASKS.index(task), epoch))
         epoch += 1
         batches = list(_fill(_epoch(task, rows, rng, config), rows.lengths, config))
-        if not batches:
-            raise ValueError(f"there is nothing to train {task} on")
         made += batches[:-1] or batches
     return made[:steps]
 

@@ -20,6 +20,7 @@ Flags = NDArray[np.bool_]
 _FEWEST = 20
 """Texts of each class below which a label keeps the probabilities that it was trained with."""
 _STEPS = 60
+_SETTLED = 1e-7
 _RIDGE = 1e-2
 _STEEP = (0.1, 10.0)
 _NEVER = 1.0 - 1e-6
@@ -81,15 +82,26 @@ def fit_platt(logits: Floats, labels: NDArray[np.integer], weights: Floats) -> P
         return Platt(positives=positives, negatives=negatives)
     wanted = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     columns = np.stack((np.asarray(logits, np.float64), np.ones(len(logits))), axis=1)
-    point = np.array([1.0, 0.0])
+    start = np.array([1.0, 0.0])
+
+    def cost(at: Floats) -> float:
+        given = columns @ at
+        return float(
+            (weights * (np.logaddexp(0.0, given) - wanted * given)).sum() + _RIDGE / 2 * ((at - start) ** 2).sum()
+        )
+
+    point, value = start, cost(start)
     for _ in range(_STEPS):
         found = sigmoid(columns @ point)
-        slope = columns.T @ (weights * (found - wanted)) + _RIDGE * (point - [1.0, 0.0])
+        slope = columns.T @ (weights * (found - wanted)) + _RIDGE * (point - start)
         bend = (columns * (weights * found * (1 - found))[:, None]).T @ columns + _RIDGE * np.eye(2)
         step = np.linalg.solve(bend, slope)
-        point -= step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
-        if float(np.abs(step).max()) < 1e-9:
+        while cost(point - step) > value and float(np.abs(step).max()) > _SETTLED:
+            step = step / 2
+        if float(np.abs(step).max()) <= _SETTLED:
             break
+        point = point - step
+        value = cost(point)
     scale = float(np.clip(point[0], *_STEEP))
     return Platt(scale, float(point[1]), positives, negatives)
 
@@ -151,7 +163,7 @@ def thresholds(
 
 
 def best_f1(scores: Floats, wanted: Flags, weights: Floats) -> float:
-    """The threshold of highest weighted F1, from 0.1 to 0.95; 0.5 where nothing is wanted."""
+    """The threshold of highest weighted F1, from 0.1 to 0.95, the middle of several; 0.5 where nothing is wanted."""
     if not bool(wanted.any()):
         return 0.5
     candidates = np.linspace(0.1, 0.95, 86)
@@ -161,7 +173,9 @@ def best_f1(scores: Floats, wanted: Flags, weights: Floats) -> float:
         right = float(weights[found & wanted].sum())
         return 2 * right / max(1e-12, float(weights[found].sum() + weights[wanted].sum()))
 
-    return float(round(max(candidates, key=quality), 4))
+    reached = np.array([quality(float(limit)) for limit in candidates])
+    best = candidates[reached >= reached.max() - 1e-9]
+    return round(float(best[len(best) // 2]), 4)
 
 
 def auc(scores: Floats, labels: NDArray[np.integer]) -> float | None:

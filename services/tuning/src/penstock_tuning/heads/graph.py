@@ -87,7 +87,7 @@ def _judgements(
     if "pii" in tasks:
         writer.node("Softmax", classes, axis=-1, output=TAGS)
         outputs[TAGS] = ["batch", "tokens", len(tags)]
-    return outputs
+    return {name: outputs[name] for name in (SAFE, SAFE_TOKENS, TAGS, FOLLOWS) if name in outputs}
 
 
 def _pooled(writer: GraphWriter, scores: str, judged: str, tasks: Sequence[str]) -> dict[str, list[str | int]]:

@@ -62,7 +62,7 @@ def score(heads: Heads, texts: Mapping[Task, Sequence[Example]]) -> Scores:
         tags.append(probabilities.astype(np.float64))
         classes.append(_classes(example, offsets))
     pairs = texts.get("entailment", ())
-    follows = heads.entailment([one.text for one in pairs], [one.pair or "" for one in pairs]) if pairs else []
+    follows = heads.entailment([one.text for one in pairs], [one.pair or "" for one in pairs]) if pairs else np.zeros(0)
     cosines, similar = _cosines(heads, texts.get("similarity", ()))
     return Scores(np.asarray(found, np.float64), tags, classes, np.asarray(follows, np.float64), cosines, similar)
 

@@ -113,7 +113,7 @@ class Heads:
             summed[index][begin:end] += row[1:-1]
             seen[index][begin:end] += 1
         pairs = zip(encoded, summed, seen, strict=True)
-        return [(one.offsets, total / np.maximum(count, 1)) for one, total, count in pairs]
+        return [(one.offsets, (total / np.maximum(count, 1)).astype(np.float32)) for one, total, count in pairs]
 
     def pii(self, texts: Sequence[str]) -> list[list[Span]]:
         """Names and the like of each text, in order, disjoint, of whole words."""

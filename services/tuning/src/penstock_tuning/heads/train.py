@@ -131,4 +131,4 @@ def _optimizer(weights: Weights, config: HeadsConfig) -> torch.optim.Optimizer:
             if own:
                 decay = optimizer.weight_decay if matrices and kind == "encoder" else 0.0
                 groups.append({"params": own, "lr": full[kind], "weight_decay": decay})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)

@@ -123,6 +123,11 @@ eval-equality: setup $(TRAIN)/.ready ## Greedy answers beside those of transform
 eval-semantic-cache: setup ## Hits and wrong hits of answers found by meaning; ENCODER=FOLDER, data in PENSTOCK_DATA; last line JSON
 	@$(BIN)/python -m tests.benchmarks.semantic $(ENCODER)
 
+.PHONY: eval-models
+eval-models: $(TRAIN)/.ready ## The shipped models on sources that training never saw, beside baselines; MODEL, SCRATCH, ABLATIONS, REPORT; last line JSON
+	@PYTHONPATH=$(subst $(eval ) ,:,$(addsuffix /src,$(PACKAGES))) $(TRAIN)/bin/python -m penstock_tuning evaluate \
+		$(addprefix --model ,$(MODEL)) $(addprefix --scratch ,$(SCRATCH)) $(addprefix --ablation ,$(ABLATIONS)) $(addprefix --report ,$(REPORT))
+
 .PHONY: eval-json
 eval-json: setup ## 500 answers held to 20 JSON Schemas: all valid, and what that costs; last line JSON
 	@$(BIN)/python -m tests.benchmarks.constrained

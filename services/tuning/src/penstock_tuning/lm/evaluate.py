@@ -37,7 +37,7 @@ def _nats(logits: np.ndarray, targets: Sequence[int]) -> np.ndarray:
     return nats
 
 
-def _held_out(work: Path, tokenizer: Tokenizer, config: LmConfig) -> Iterator[Scored]:
+def held_out_sequences(work: Path, tokenizer: Tokenizer, config: LmConfig) -> Iterator[Scored]:
     """Token sequences of at most the training length, with a mask of what counts."""
     kept = json.loads((work / "held_out.json").read_text(encoding="utf-8"))
     bos = special_id(tokenizer, "<|bos|>")
@@ -61,7 +61,10 @@ def _held_out(work: Path, tokenizer: Tokenizer, config: LmConfig) -> Iterator[Sc
 def bits_per_byte(
     model: OnnxModel, reference: OnnxModel | None, tokenizer: Tokenizer, sequences: Iterator[Scored]
 ) -> dict[str, dict[str, float]]:
-    """Bits per byte by group; with a reference also its figure and how often both choose the same next token."""
+    """Bits per byte and perplexity of a token by group.
+
+    With a reference also its figure and how often both choose the same next token.
+    """
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0, 0.0])
     for group, ids, mask in sequences:
         targets = ids[1:]
@@ -79,7 +82,12 @@ def bits_per_byte(
             row[4] += float((other.argmax(-1) == logits.argmax(-1))[counted].sum())
     result = {}
     for group, (nats, size, tokens, other_nats, same) in sorted(sums.items()):
-        result[group] = {"bits_per_byte": nats / math.log(2) / size, "bytes": size}
+        result[group] = {
+            "bits_per_byte": nats / math.log(2) / size,
+            "bytes": size,
+            "perplexity": math.exp(nats / tokens),
+            "tokens": tokens,
+        }
         if reference is not None:
             result[group]["fp32_bits_per_byte"] = other_nats / math.log(2) / size
             result[group]["same_next_token"] = same / tokens
@@ -155,7 +163,7 @@ def evaluate(work: Path, folder: Path, config: LmConfig, count: int) -> dict[str
     splits: tuple[Split, ...] = ("held_out", "train")
     prompts = {split: list(islice(samples(config.seed + 200, split, count, carriers), count)) for split in splits}
     result: dict[str, Any] = {
-        "text": bits_per_byte(model, reference, tokenizer, _held_out(work, tokenizer, config)),
+        "text": bits_per_byte(model, reference, tokenizer, held_out_sequences(work, tokenizer, config)),
         "tasks_held_out_phrases": task_rates(model, folder, prompts["held_out"]),
         "tasks_known_phrases": task_rates(model, folder, prompts["train"]),
     }

@@ -86,13 +86,11 @@ def prepare(root: Path, work: Path, config: LmConfig) -> None:
     Raises:
         OSError: a set is missing from the data folder.
     """
-    work.mkdir(parents=True, exist_ok=True)
     docs = list(documents(root, config))
     talks = list(conversations(root))
     train_docs = [d for d in docs if not held_out(d, config)]
     train_talks = [t for t in talks if not is_held_out(t.key, config.held_out_percent)]
-    kept_docs = [d for d in docs if held_out(d, config)]
-    kept_talks = [t for t in talks if is_held_out(t.key, config.held_out_percent)]
+    kept_docs, kept_talks = save_held_out(docs, talks, work, config)
     carriers = carriers_of(train_talks)
     made = list(samples(config.seed, "train", config.pretrain_generated, carriers, "pretrain"))
     _log.info(
@@ -130,7 +128,6 @@ def prepare(root: Path, work: Path, config: LmConfig) -> None:
         np.save(work / f"{name}.npy", tokens)
         np.save(work / f"{name}_mask.npy", learned)
         rows[name] = len(tokens)
-    _save_held_out(work, kept_docs, kept_talks)
     _log.info(
         "lm.prepare.done",
         document_tokens=plain,
@@ -141,8 +138,15 @@ def prepare(root: Path, work: Path, config: LmConfig) -> None:
     )
 
 
-def _save_held_out(work: Path, docs: Sequence[Document], talks: Sequence[Conversation]) -> None:
-    texts = [{"group": d.group, "language": d.language, "text": d.text} for d in docs]
-    turns = [{"group": t.group, "turns": t.turns} for t in talks]
-    kept = {"documents": texts, "conversations": turns, "carriers": list(islice(carriers_of(talks), 2000))}
+def save_held_out(
+    docs: Sequence[Document], talks: Sequence[Conversation], work: Path, config: LmConfig
+) -> tuple[list[Document], list[Conversation]]:
+    """Write `held_out.json`, what evaluation reads, into the work folder; what is in it."""
+    work.mkdir(parents=True, exist_ok=True)
+    kept_docs = [d for d in docs if held_out(d, config)]
+    kept_talks = [t for t in talks if is_held_out(t.key, config.held_out_percent)]
+    texts = [{"group": d.group, "language": d.language, "text": d.text} for d in kept_docs]
+    turns = [{"group": t.group, "turns": t.turns} for t in kept_talks]
+    kept = {"documents": texts, "conversations": turns, "carriers": list(islice(carriers_of(kept_talks), 2000))}
     (work / "held_out.json").write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    return kept_docs, kept_talks

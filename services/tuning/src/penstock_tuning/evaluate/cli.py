@@ -15,7 +15,7 @@ from penstock_tuning.data.cli import DATA
 from penstock_tuning.training.hardware import hardware
 from penstock_tuning.evaluate import page, tables
 from penstock_tuning.evaluate.errors import EvaluationError, ToolMissingError
-from penstock_tuning.evaluate.results import LINEAR, SCRATCH, SHIPPED, Results, Splits, measure
+from penstock_tuning.evaluate.results import LINEAR, SCRATCH, SHIPPED, Results, Splits, measure, there
 from penstock_tuning.evaluate.systems import HeadsFolder, System, megabytes
 from penstock_tuning.lm.errors import TuningError
 
@@ -66,6 +66,7 @@ def _run(
     seed: int,
     resamples: int,
 ) -> Results:
+    there(data)
     if missing := [name for name in ("onnx", "scipy", "sklearn") if find_spec(name) is None]:
         raise ToolMissingError(f"{', '.join(missing)} not installed: install penstock-tuning[abuse]")
     from penstock_tuning.evaluate.language import perplexity

@@ -18,7 +18,7 @@ VALIDATION = "validation"
 def similarity(rows: Sequence[Example], answers: Mapping[str, Answers], sheet: Sheet) -> Iterator[Figure]:
     """Spearman's correlation of what a system gives a pair with whether it is alike, and the area under the curve.
 
-    Of two values, half of the pairs each, no score correlates with more than 0.866.
+    Of labels of two values, half of the pairs each, no score without ties correlates with more than 0.866.
     """
     labels, every, sources = _read(rows, "similar")
     apart = sorted({row.source for row in rows if row.kind == VALIDATION})

@@ -42,6 +42,15 @@ TASKS = {"safety": True, "pii": True, "entailment": True, "similarity": False}
 """What is built, and whether training is augmented, as that of the heads is."""
 
 
+def there(data: Path) -> None:
+    """Raise SourceMissingError where there is no data folder."""
+    if not data.is_dir():
+        raise SourceMissingError(
+            f"no data at {data}: set PENSTOCK_DATA to the folder with the public sets that "
+            "`penstock tune data verify` lists"
+        )
+
+
 @dataclass(frozen=True)
 class Splits:
     """The sides of every task."""
@@ -57,12 +66,7 @@ class Splits:
         Raises:
             SourceMissingError: the data folder is absent or lacks files.
         """
-        if not data.is_dir():
-            raise SourceMissingError(
-                f"no data at {data}: set PENSTOCK_DATA to the folder with the public sets that "
-                "`penstock tune data verify` lists"
-            )
-
+        there(data)
         train = {
             task: build(task, "train", seed, augment, root=data, cache=cache, manifest=manifest, progress=tell)
             for task, augment in TASKS.items()

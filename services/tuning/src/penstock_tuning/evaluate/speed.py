@@ -96,8 +96,8 @@ def shape_of(folder: Path) -> Shape:
             feed_forward=config["intermediate_size"],
             context=config["max_position_embeddings"],
         )
-    except (KeyError, ValueError) as error:
-        raise ModelFolderError(f"{folder / 'config.json'} does not say what network it is: {error}") from error
+    except KeyError as error:
+        raise ModelFolderError(f"{folder / 'config.json'} does not say what network it is: no {error}") from error
 
 
 def int8_operations(shape: Shape) -> int:

@@ -107,7 +107,8 @@ class HeadsFolder:
 
     def similarity(self, texts: Texts, others: Texts) -> Scores:
         """The cosine of the embeddings."""
-        cosines: Scores = (self._heads.embed(texts) * self._heads.embed(others)).sum(axis=1)
+        one, other = self._heads.embed(texts), self._heads.embed(others)
+        cosines: Scores = (one * other).sum(axis=1)
         return cosines
 
     def entailment(self, responses: Texts, evidence: Texts) -> Scores:

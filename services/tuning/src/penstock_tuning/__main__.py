@@ -7,8 +7,8 @@ import typer
 from penstock_tuning.abuse.cli import app as abuse
 from penstock_tuning.data.cli import app as data
 from penstock_tuning.encoder.cli import encoder
-from penstock_tuning.heads.cli import heads
 from penstock_tuning.evaluate.cli import evaluate
+from penstock_tuning.heads.cli import heads
 from penstock_tuning.lm.cli import app as lm
 
 app = typer.Typer(no_args_is_help=True, help="Train, evaluate and export the models shipped with Penstock.")

@@ -113,6 +113,7 @@ def test_names_count_only_where_their_label_is_covered() -> None:
     assert found["pii_location_f1", "full"].values["one"].value == 1
     assert ("pii_location_f1", "persons") not in found
     assert found["pii_f1", "full"].values["one"].value == 1
+    assert found["pii_f1", "persons"].values["one"].value == 0, "its places are not all marked"
     assert not [key for key in found if key[0] == "pii_address_f1"], "no source covers it"
     assert {"person", "location"} <= {label.lower() for label in PII}
 

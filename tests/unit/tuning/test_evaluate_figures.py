@@ -72,7 +72,7 @@ def test_attacks_and_ordinary_requests_are_counted_as_they_are() -> None:
     assert value("ordinary_flagged", MEAN) == pytest.approx(3 / 60)
     assert value("ordinary_flagged", "coding") == pytest.approx(3 / 60)
     assert value("ordinary_flagged", "by toxicity") == pytest.approx(3 / 60)
-    assert value("ordinary_flagged", "by injection") == 0
+    assert ("ordinary_flagged", "by injection") not in found, "it flags nothing"
     assert value("alarming_flagged", "plain") == 1
     assert ("ordinary_flagged", "alarming") not in found
     assert value("harmful_auc", "played") == 0.5

@@ -67,7 +67,8 @@ def figures(rows: Sequence[Example], answers: Mapping[str, Answers], sheet: Shee
     yield sheet.figure("ordinary_flagged", MEAN, ordinary, flagged)
     for groups in ([row.kind for row in rows], [row.language for row in rows]):
         yield from by_group(sheet, groups, "ordinary_flagged", ordinary, flagged, together=False)
-    for label in SAFETY:
+    flagging = [label for label in SAFETY if any((own.flagged((label,)) & ordinary).any() for own in said.values())]
+    for label in flagging:
         one: dict[str, Of] = {name: partial(share, own.flagged((label,))) for name, own in said.items()}
         yield sheet.figure("ordinary_flagged", f"by {label}", ordinary, one)
     yield from per_source("alarming_flagged", alarming, flagged)

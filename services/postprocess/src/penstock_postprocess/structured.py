@@ -81,7 +81,8 @@ def check(value: Any, schema: Any) -> None:
     """Raises StageError where the value breaks the schema, InvalidRequest where the schema itself is broken."""
     if not isinstance(schema, dict):
         raise _bad_schema("it is not an object")
-    base = validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    # a class, whose `check_schema` and `descend` the library's stubs leave out
+    base: Any = validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         base.check_schema(schema, format_checker=_DIALECT)
         if all(f'"{keyword}":' in dump(schema) for keyword in ("patternProperties", "unevaluatedProperties")):
@@ -182,7 +183,7 @@ def _pattern(validator: Validator, pattern: str, instance: Any, schema: Any) -> 
 
 
 def _pattern_properties(
-    validator: Validator, patterns: dict[str, Any], instance: Any, schema: Any
+    validator: Any, patterns: dict[str, Any], instance: Any, schema: Any
 ) -> Iterator[ValidationError]:
     if isinstance(instance, dict):
         for pattern, of_it in patterns.items():
@@ -191,7 +192,7 @@ def _pattern_properties(
                     yield from validator.descend(instance[name], of_it, path=name, schema_path=pattern)
 
 
-def _additional_properties(validator: Validator, rest: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+def _additional_properties(validator: Any, rest: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     if not isinstance(instance, dict):
         return
     named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})

@@ -136,7 +136,7 @@ def _shape(token: str) -> str:
     return re.sub(r"(.)\1+", r"\1", kinds)
 
 
-def best_tags(scores: NDArray[np.floating]) -> list[int]:  # type: ignore[type-arg]
+def best_tags(scores: NDArray[np.floating]) -> list[int]:
     """The best path through `[tokens, 1 + len(TAGS)]` log scores: 0 is outside, an `I` needs its own label before."""
     states = scores.shape[1]
     allowed = np.ones((states, states), np.bool_)

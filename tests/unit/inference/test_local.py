@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -121,6 +122,18 @@ def _distance_from_best(runner: OnnxRunner, prompt: list[int], before: list[int]
     for count, each in enumerate(before):
         logits = runner.decode([each], [len(prompt) + count])[0]
     return float(logits.max() - logits[token])
+
+
+def test_an_answer_leaves_nothing_to_the_collector() -> None:
+    backend = LocalBackend.load(SHIPPED, Limits(rows=2))
+    _texts(backend, _mixed()[:4])
+    gc.collect()
+    gc.disable()
+    try:
+        _texts(backend, _mixed())
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
 
 
 def test_the_memory_of_keys_and_values_is_there_from_the_start(resident: Callable[[], int]) -> None:

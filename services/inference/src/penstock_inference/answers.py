@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from penstock.contracts.events import Likelihood, TokenLikelihood
@@ -22,7 +23,8 @@ class Answer:
         self.text = ""
         """Released so far."""
         self._tokens = tokens
-        self._stream = TextStream(self._decode, stop)
+        # no method of this object: a cycle would stay in memory until the collector looks
+        self._stream = TextStream(partial(_decoded, tokens), stop)
         self._starts: list[int] = []
         """Before each token, how many characters there were."""
 
@@ -61,5 +63,6 @@ class Answer:
         text = self._tokens.tokenizer.decode([token], skip_special_tokens=False)
         return text, None if REPLACEMENT in text else tuple(text.encode())
 
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokens.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+def _decoded(tokens: PromptTokenizer, ids: Sequence[int]) -> str:
+    return tokens.tokenizer.decode(list(ids), skip_special_tokens=True)

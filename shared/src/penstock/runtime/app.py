@@ -154,7 +154,7 @@ def serve(
         relayed = None if streams is None else streams(resources)
         last = finished is not None
         table = resources.state(finished) if finished is not None and hasty(settings, "interactive") else None
-        _spare_the_collector()
+        _spare_the_collector(batches=not isinstance(stage, UnorderedStage))
         status, clean = _run(
             settings,
             stage,
@@ -379,10 +379,14 @@ def _connect(
     return False
 
 
-def _spare_the_collector() -> None:
-    """What was made so far stays; events are trees, freed without the collector, which need not look so often."""
+def _spare_the_collector(*, batches: bool) -> None:
+    """What was made so far stays; events are trees, freed without the collector, which need not look into batches.
+
+    Slow calls are few, and what libraries leave behind of each is not to gather for an hour.
+    """
     gc.freeze()
-    gc.set_threshold(500_000, 20, 100)
+    if batches:
+        gc.set_threshold(500_000, 20, 100)
 
 
 def _refused(error: ConfigurationError) -> int:

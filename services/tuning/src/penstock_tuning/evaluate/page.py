@@ -24,7 +24,7 @@ def _page(results: Results, machine: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Written by `make eval-models REPORT=docs/benchmarks/models.md`; how the models are made: "
-        "[training](../tuning.md), what the sources are: [the training data](data.md)."
+        "[training](../tuning.md), what the sources are: [the manifest](../tuning.md#the-manifest)."
     )
     yield ""
     yield from _how(results)

@@ -205,18 +205,7 @@ def main() -> int:
     suite.option("rounds", 5, "four kills in each")
     suite.option("zombies", 3)
     suite.option("seed", 1)
-    with suite.running() as running, running.broker() as bootstrap:
-        options = running.options
-        report = run(
-            bootstrap,
-            running.folder,
-            requests=options.requests,
-            rounds=options.rounds,
-            zombies=options.zombies,
-            instances=2,
-            seed=options.seed,
-            say=running.say,
-        )
+    report = suite.once(run, instances=2)
     return end(summary(report), held=report.clean)
 
 

@@ -13,12 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
+from tests.support.background import Background
 from tests.support.kafka import read_all, settings
 from tests.support.stack import StackError
 
@@ -33,12 +33,13 @@ STUCK_S = 180.0
 """No new result for this long, with no fault at work, is a loss."""
 
 
-class Load:
+class Load(Background):
     """Publishes numbered requests to the chain's first topic from a thread of its own while it runs."""
 
     def __init__(
         self, bootstrap: str, prefix: str, *, rate: float, total: int, config: Mapping[str, Any] | None = None
     ) -> None:
+        super().__init__("load")
         self._producer = Producer({**kafka.producer(settings(bootstrap, prefix), None), **(config or {})})
         self._topic = f"{prefix}{topics.PREPROCESSED}"
         self._rate = rate
@@ -47,8 +48,6 @@ class Load:
         self._acknowledged: set[str] = set()
         self._failed: list[KafkaError] = []
         self._paused = threading.Event()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self.sent = 0
 
     @property
@@ -60,12 +59,14 @@ class Load:
     @property
     def waiting(self) -> int:
         """Requests sent and not yet acknowledged."""
+        self._check()
         with self._lock:
             return self.sent - len(self._acknowledged) - len(self._failed)
 
     @property
     def done(self) -> bool:
         """Whether all were sent."""
+        self._check()
         return self.sent >= self._total
 
     def send(self, count: int, partition: int | None = None) -> None:
@@ -84,21 +85,13 @@ class Load:
 
     def finish(self, seconds: float = 240) -> None:
         """Stop sending and wait for the word on each request; raises KafkaException where there is none."""
-        self._ending.set()
-        self._thread.join()
+        self._stop()
+        self._check()
         left = self._producer.flush(seconds)
         if left or self._failed:
             raise KafkaException(self._failed[0] if self._failed else KafkaError(KafkaError._TIMED_OUT, f"{left} left"))
 
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
+    def _close(self) -> None:
         self._producer.purge()
         self._producer.flush(5)
 
@@ -159,10 +152,11 @@ def request(number: int) -> RequestPreprocessed:
     )
 
 
-class Watch:
+class Watch(Background):
     """Follows the results from a thread of its own: which requests have one, and the longest time without a new one."""
 
     def __init__(self, bootstrap: str, prefix: str, topic: str = topics.RESULTS) -> None:
+        super().__init__("watch")
         self._consumer = Consumer(kafka.reader(settings(bootstrap, prefix), f"{prefix}watch"))
         name = f"{prefix}{topic}"
         partitions = self._consumer.list_topics(name, timeout=30).topics[name].partitions
@@ -170,18 +164,18 @@ class Watch:
         self._lock = threading.Lock()
         self._seen: set[str] = set()
         self._last = time.monotonic()
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.longest_gap_s = 0.0
 
     @property
     def seen(self) -> set[str]:
         """Requests with a result."""
+        self._check()
         with self._lock:
             return set(self._seen)
 
     def count(self) -> int:
         """How many requests have a result."""
+        self._check()
         with self._lock:
             return len(self._seen)
 
@@ -195,15 +189,7 @@ class Watch:
         with self._lock:
             return time.monotonic() - self._last
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
+    def _close(self) -> None:
         self._consumer.close()
 
     def _run(self) -> None:

@@ -179,19 +179,9 @@ def main() -> int:
     suite = Suite("overload", __doc__)
     suite.option("seconds", 300, "of overload")
     suite.option("times", 10.0, "the rate, beside what the service can do")
-    suite.option("saturated", 30, "seconds of each measurement of what it can do")
+    suite.option("saturated-s", 30, "seconds of each measurement of what it can do")
     suite.option("seed", 1)
-    with suite.running() as running, running.broker() as bootstrap:
-        options = running.options
-        report = run(
-            bootstrap,
-            running.folder,
-            times=options.times,
-            seconds=options.seconds,
-            saturated_s=options.saturated,
-            seed=options.seed,
-            say=running.say,
-        )
+    report = suite.once(run)
     return end(asdict(report), held=report.held)
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import psutil
 from confluent_kafka import Message, Producer
+from tests.support.background import Background
 from tests.support.kafka import Follower, header, settings
 from tests.support.stack import StackError
 
@@ -171,35 +172,21 @@ class End:
     at_ms: int
 
 
-class Endings:
+class Endings(Background):
     """Follows what the service writes from a thread of its own: completions, and terminal results of other kinds."""
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
+        super().__init__("endings")
         self._follower = Follower(bootstrap, prefix, [COMPLETIONS, RESULTS])
         self._completions = f"{prefix}{COMPLETIONS}"
         self._lock = threading.Lock()
         self._ended: dict[str, End] = {}
         self._last = time.monotonic()
-        self._ending = threading.Event()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
         self.duplicates = 0
-
-    def __enter__(self) -> Endings:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
-        self._follower.close()
 
     def count(self) -> int:
         """How many requests have ended."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         with self._lock:
             return len(self._ended)
 
@@ -219,14 +206,14 @@ class Endings:
         return Counter(ended[each].status for each in ids if each in ended)
 
     def _run(self) -> None:
-        try:
-            while not self._ending.is_set():
-                found = self._follower.poll(0.1)
-                with self._lock:
-                    for message in found:
-                        self._note(message)
-        except Exception as error:  # noqa: BLE001  # handed to the thread that asks
-            self._failure = error
+        while not self._ending.is_set():
+            found = self._follower.poll(0.1)
+            with self._lock:
+                for message in found:
+                    self._note(message)
+
+    def _close(self) -> None:
+        self._follower.close()
 
     def _note(self, message: Message) -> None:
         request_id = (header(message, REQUEST_ID) or b"").decode()

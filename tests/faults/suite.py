@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +21,7 @@ from tests.support.stack import saying
 
 from penstock.local import broker_for_tests
 
+R = TypeVar("R")
 Say = Callable[[str], None]
 
 
@@ -54,6 +55,11 @@ class Suite:
     def option(self, name: str, default: int | float, meaning: str | None = None) -> None:
         """A number that may be given as `--NAME`."""
         self._parser.add_argument(f"--{name}", type=type(default), default=default, help=meaning)
+
+    def once(self, run: Callable[..., R], **more: Any) -> R:
+        """What comes of one run, given a broker, the folder, every option by its name, `more`, and `say`."""
+        with self.running() as running, running.broker() as bootstrap:
+            return run(bootstrap, running.folder, **vars(running.options), **more, say=running.say)
 
     @contextmanager
     def running(self) -> Iterator[Running]:

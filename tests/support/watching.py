@@ -10,13 +10,13 @@ import ipaddress
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
+
+from tests.support.background import Background
 
 EVERY_S = 0.25
 _TABLES = ("tcp", "tcp6", "udp", "udp6")
@@ -121,7 +121,7 @@ def _is_local(host: str) -> bool:
         return host in _LOCAL_NAMES
 
 
-class Watch:
+class Watch(Background):
     """Looks at processes from a thread of its own while the context lasts.
 
     `processes` says which, with a name for each; `ports` which ports they are configured with, all of them together
@@ -135,14 +135,12 @@ class Watch:
         *,
         allowed: Iterable[Path] = (),
     ) -> None:
+        super().__init__("watch")
         self._processes = processes
         self._ports = ports
         self._home = f"{Path.home()}/"
         self._allowed = tuple(f"{path}/" for path in allowed)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._began = time.monotonic()
-        self._failure: Exception | None = None
         self.ports: set[int] = set()
         self.seen: dict[str, set[Endpoint]] = {}
         """Process -> its sockets."""
@@ -152,8 +150,7 @@ class Watch:
     @property
     def seconds(self) -> float:
         """How long it has watched; raises what ended it."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         return time.monotonic() - self._began
 
     def strays(self) -> list[str]:
@@ -162,23 +159,10 @@ class Watch:
         sockets = {f"{name}: {one}" for name, held in self.seen.items() for one in held if not one.within(ports)}
         return sorted(sockets | self.written)
 
-    def __enter__(self) -> Watch:
-        self._began = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
-
     def _run(self) -> None:
-        try:
-            while not self._ending.wait(EVERY_S):
-                self.look()
-        except Exception as error:  # noqa: BLE001  # handed to the thread that asks
-            self._failure = error
+        self._began = time.monotonic()
+        while not self._ending.wait(EVERY_S):
+            self.look()
 
     def look(self) -> None:
         """Once."""

@@ -18,6 +18,7 @@ import psutil
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from tests.faults.killing import HOPS
+from tests.support.background import Background
 from tests.support.kafka import settings
 from tests.support.stack import SERVICES, Stack
 
@@ -109,10 +110,11 @@ class Lags:
         return lags
 
 
-class Sampler:
+class Sampler(Background):
     """Takes a sample every `every_s` from a thread of its own."""
 
     def __init__(self, stack: Stack, broker_pid: Callable[[], int | None], samples: Samples, every_s: float) -> None:
+        super().__init__("sampler")
         self._stack = stack
         self._broker_pid = broker_pid
         self._samples = samples
@@ -120,15 +122,11 @@ class Sampler:
         self._lags: Lags | None = None
         self._asking = threading.Lock()
         self._ask_from = 0.0
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
-        self._failure: Exception | None = None
         self._last: Mapping[str, dict[str, float]] = {}
 
     def last(self) -> Mapping[str, dict[str, float]]:
         """The newest sample's processes; raises what ended the thread."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         return self._last
 
     @contextmanager
@@ -141,23 +139,10 @@ class Sampler:
             finally:
                 self._ask_from = time.monotonic() + BACK_S
 
-    def __enter__(self) -> Sampler:
-        psutil.cpu_percent()  # the first call has nothing to compare with
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
-
     def _run(self) -> None:
-        try:
-            while not self._ending.wait(self._every_s):
-                self._take()
-        except Exception as error:  # noqa: BLE001 - handed to the thread that asks for the newest sample
-            self._failure = error
+        psutil.cpu_percent()  # a thread's first call has nothing to compare with
+        while not self._ending.wait(self._every_s):
+            self._take()
 
     def _take(self) -> None:
         pids = {name: self._stack.pid(name) for name in SERVICES} | {"broker": self._broker_pid()}

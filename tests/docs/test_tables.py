@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -150,14 +150,26 @@ def test_log_events_exist() -> None:
             assert f'"{event}"' in source or f'"{kind}"' in source, event
 
 
+def variables(files: Iterable[Path], form: str = "%s") -> set[str]:
+    """The environment variables that stand in files in some form."""
+    pattern = re.compile(form % r"(PENSTOCK_[A-Z0-9_]*[A-Z0-9])")
+    return {name for file in files for name in pattern.findall(file.read_text())}
+
+
 def test_variables_exist() -> None:
-    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
-    named = {name for page in pages for name in re.findall(r"PENSTOCK_[A-Z_]+[A-Z]", page.read_text())}
-    known = set(re.findall(r"`(PENSTOCK_[A-Z_]+)`", (DOCS / "settings.md").read_text()))
-    files = [*SOURCES, ROOT / "docker-compose.yml", *(ROOT / "tests").rglob("*.py")]
-    known |= {name for path in files for name in re.findall(r"PENSTOCK_[A-Z_]+[A-Z]", path.read_text())}
-    # an example of a typing error
-    assert named - known <= {"PENSTOCK_RETRY_ATTEMPT"}
+    composed = [ROOT / "docker-compose.yml", ROOT / "deploy/container-lab/docker-compose.override.yml"]
+    deployed = [
+        *composed,
+        ROOT / "Makefile",
+        ROOT / "deploy/Dockerfile",
+        ROOT / "deploy/env.sh",
+        ROOT / "deploy/quotas.toml",
+    ]
+    read = variables([*SOURCES, *(ROOT / "tests").rglob("*.py")], '"%s"')
+    known = variables([DOCS / "settings.md"], r"`%s`") | read | variables(composed, r"\$\{%s")
+    assert read
+    named = variables([ROOT / "README.md", *DOCS.rglob("*.md"), *deployed])
+    assert named - known == set()
 
 
 def test_attributions_are_whole() -> None:

@@ -172,3 +172,15 @@ def test_overlap_sees_numbers_names_and_negations() -> None:
     assert same[6] == 1 and name[6] == 0
     assert same[8] == 0 and negated[8] == 1
     assert pairs.overlaps([""], [""]).shape == (1, len(same))
+
+
+def test_how_readily_names_are_found_is_chosen_on_other_texts() -> None:
+    train, other = people(60, 1), people(40, 5)
+    assert names.fit(train, [], 7).outside == 0
+    sure = names.fit(train, other, 7)
+    found = [(row.spans, tuple(own)) for row, own in zip(other, sure([row.text for row in other]), strict=True)]
+    assert sum(wanted == own for wanted, own in found) / len(found) > 0.9
+    (tokens, scores), text = sure.scores(other[0].text), other[0].text
+    everything = names.spans(tokens, scores, -1e9)
+    assert everything and not names.spans(tokens, scores, 1e9)
+    assert {text[span.start : span.end] for span in everything} != {text}

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,14 @@ from scipy.sparse import csr_matrix  # type: ignore[import-untyped,import-not-fo
 from sklearn.linear_model import SGDClassifier
 
 from penstock_tuning.data.example import PII, Example, Span
+from penstock_tuning.evaluate.metrics import span_counts
 
 BUCKETS = 1 << 19
 TAGS = tuple(f"{part}-{label}" for label in PII for part in "BI")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _OUTSIDE, _UNKNOWN = 0, -1
+READINESS = (0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0)
+"""What is tried to add to the log score of being outside."""
 
 Floats = NDArray[np.float32]
 
@@ -35,35 +39,41 @@ class LinearNames:
     table: Floats
     """`[BUCKETS, len(TAGS)]`."""
     bias: Floats
+    outside: float = 0.0
+    """Added to the log score of being outside: the lower, the more is found."""
 
     def __call__(self, texts: Sequence[str]) -> list[list[Span]]:
         """The names of each text, in code points."""
-        return [self._read(text) for text in texts]
+        found = []
+        for text in texts:
+            tokens, scores = self.scores(text)
+            found.append(spans(tokens, scores, self.outside))
+        return found
 
-    def _read(self, text: str) -> list[Span]:
+    def scores(self, text: str) -> tuple[list[re.Match[str]], NDArray[np.float64]]:
+        """The tokens, and `[tokens, 1 + len(TAGS)]` log scores, those of being outside first."""
         tokens = list(_TOKEN.finditer(text))
         if not tokens:
-            return []
+            return [], np.empty((0, 1 + len(TAGS)))
         rows = features([match.group() for match in tokens])
-        logits = np.array([self.table[row].sum(axis=0) for row in rows]) + self.bias
+        logits = np.array([self.table[row].sum(axis=0) / len(row) ** 0.5 for row in rows]) + self.bias
         inside = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
         outside = np.prod(1 - inside, axis=1, keepdims=True)
-        scores = np.log(np.maximum(np.concatenate([outside, inside], axis=1), 1e-12))
-        return list(_spans(best_tags(scores), tokens))
+        return tokens, np.log(np.maximum(np.concatenate([outside, inside], axis=1), 1e-12))
 
     def save(self, path: Path) -> None:
         """Write an .npz file."""
-        np.savez_compressed(path, table=self.table, bias=self.bias)
+        np.savez_compressed(path, table=self.table, bias=self.bias, outside=self.outside)
 
     @classmethod
     def load(cls, path: Path) -> LinearNames:
         """The inverse of `save`."""
         with np.load(path) as stored:
-            return cls(stored["table"], stored["bias"])
+            return cls(stored["table"], stored["bias"], float(stored["outside"]))
 
 
-def fit(train: Iterable[Example], seed: int) -> LinearNames:
-    """Train on all tokens of the texts."""
+def fit(train: Iterable[Example], chosen_by: Sequence[Example], seed: int) -> LinearNames:
+    """Train on all tokens of the texts; how readily something is found is chosen by F1 on texts of other sources."""
     rows: list[NDArray[np.int32]] = []
     tags: list[list[int]] = []
     for example in train:
@@ -73,7 +83,8 @@ def fit(train: Iterable[Example], seed: int) -> LinearNames:
     sizes = np.array([len(row) for row in rows])
     bounds = np.concatenate([[0], np.cumsum(sizes)])
     columns = np.concatenate([np.empty(0, np.int32), *rows])
-    matrix = csr_matrix((np.ones(len(columns), np.float32), columns, bounds), shape=(len(rows), BUCKETS))
+    values = np.repeat(sizes**-0.5, sizes).astype(np.float32)
+    matrix = csr_matrix((values, columns, bounds), shape=(len(rows), BUCKETS))
     known = np.array(tags, np.int8).reshape(-1, len(PII))
     table = np.zeros((BUCKETS, len(TAGS)), np.float32)
     bias = np.full(len(TAGS), -30.0, np.float32)
@@ -87,7 +98,20 @@ def fit(train: Iterable[Example], seed: int) -> LinearNames:
         model.fit(matrix[chosen], labels)
         table[:, column] = model.coef_[0]
         bias[column] = model.intercept_[0]
-    return LinearNames(table, bias)
+    made = LinearNames(table, bias)
+    scored = [made.scores(row.text) for row in chosen_by]
+    reached = [_f1(chosen_by, [spans(tokens, scores, outside) for tokens, scores in scored]) for outside in READINESS]
+    return replace(made, outside=READINESS[int(np.argmax(reached))])
+
+
+def _f1(rows: Sequence[Example], found: Sequence[Sequence[Span]]) -> float:
+    """Of all labels together, the mean over the sources; 0 where there are no rows."""
+    counts: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(3, np.int64))
+    for row, own in zip(rows, found, strict=True):
+        for label in row.covers:
+            counts[row.source] += span_counts(own, row.spans, label)
+    reached = [2 * right / max(1, said + wanted) for right, said, wanted in counts.values()]
+    return float(np.mean(reached)) if reached else 0.0
 
 
 def _tags(example: Example, tokens: Sequence[re.Match[str]]) -> list[list[int]]:
@@ -136,7 +160,7 @@ def _shape(token: str) -> str:
     return re.sub(r"(.)\1+", r"\1", kinds)
 
 
-def best_tags(scores: NDArray[np.floating]) -> list[int]:
+def best_tags(scores: NDArray[np.float64]) -> list[int]:
     """The best path through `[tokens, 1 + len(TAGS)]` log scores: 0 is outside, an `I` needs its own label before."""
     states = scores.shape[1]
     allowed = np.ones((states, states), np.bool_)
@@ -155,6 +179,15 @@ def best_tags(scores: NDArray[np.floating]) -> list[int]:
     for before in reversed(came):
         path.append(int(before[path[-1]]))
     return path[::-1]
+
+
+def spans(tokens: Sequence[re.Match[str]], scores: NDArray[np.float64], outside: float) -> list[Span]:
+    """The best spans of a text from what `LinearNames.scores` gives; `outside` is added to being outside."""
+    if not len(scores):
+        return []
+    weighed = scores.copy()
+    weighed[:, 0] += outside
+    return list(_spans(best_tags(weighed), tokens))
 
 
 def _spans(tags: Sequence[int], tokens: Sequence[re.Match[str]]) -> Iterator[Span]:

@@ -83,7 +83,8 @@ def test_each_service_consumes_what_its_composition_root_says() -> None:
             for sibling in asyncapi_topics().siblings(constants[name])
         }
         state = {
-            constants[name] for name in re.findall(r"(?:\.state\(|\.tallies\(|ledger=|finished=)topics\.([A-Z_]+)", app)
+            constants[name]
+            for name in re.findall(r"(?:\.state\(|\.tallies\(|ledger=|finished=|Relaying\()topics\.([A-Z_]+)", app)
         }
         declared = {
             operation["channel"]["$ref"].removeprefix("#/channels/")

@@ -49,7 +49,7 @@ def test_another_schema_or_a_newer_version_is_refused(reference: str, code: str)
 
 def test_a_message_is_compact_json_without_absent_fields() -> None:
     message = TokensGenerated(request_id="r1", sequence=0, text="zoë")
-    assert message.encode() == '{"request_id":"r1","sequence":0,"text":"zoë"}'.encode()
+    assert message.encode() == '{"request_id":"r1","sequence":0,"text":"zoë","index":0}'.encode()
 
 
 def test_a_message_is_frozen() -> None:
@@ -81,7 +81,7 @@ def test_a_copy_having_other_values_is_what_model_copy_makes() -> None:
     copy = tokens.having(text="b", finish_reason="stop")
     assert copy == tokens.model_copy(update={"text": "b", "finish_reason": "stop"})
     assert copy.model_fields_set == {"request_id", "sequence", "text", "finish_reason"}
-    assert copy.encode() == b'{"request_id":"r","sequence":0,"text":"b","finish_reason":"stop"}'
+    assert copy.encode() == b'{"request_id":"r","sequence":0,"text":"b","index":0,"finish_reason":"stop"}'
     assert tokens.text == "a"
     with pytest.raises(ValidationError, match="frozen"):
         copy.text = "c"  # type: ignore[misc]  # the refusal is the test

@@ -55,14 +55,14 @@ def installed(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def at_rest(found: Live) -> bool:
-    """Whether the groups of the lanes and the retry topic have their member each, and nothing is written any more.
+    """Whether the groups of the lanes, the retry topic and the streams have their member each, and nothing is written any more.
 
     A transaction's marker stands in one partition before it does in the next.
     """
     seen = found.snapshot()
     members = seen["members"].values()
     time.sleep(0.5)
-    return len(members) == 3 and all(len(ids) == 1 for ids in members) and found.snapshot() == seen
+    return len(members) == 4 and all(len(ids) == 1 for ids in members) and found.snapshot() == seen
 
 
 @pytest.fixture

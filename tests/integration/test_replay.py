@@ -55,7 +55,7 @@ def installed(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def at_rest(found: Live) -> bool:
-    """Whether the groups of the lanes, the retry topic and the streams have their member each, and nothing is written any more.
+    """Whether the groups of lanes, retries and streams have their member each, and nothing is written any more.
 
     A transaction's marker stands in one partition before it does in the next.
     """

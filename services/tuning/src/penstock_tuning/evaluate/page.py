@@ -40,7 +40,10 @@ def _page(results: Results, machine: Mapping[str, Any]) -> Iterator[str]:
     yield "## Where and how long"
     yield ""
     took = ", ".join(f"{name} {value:.0f} s" for name, value in results.seconds.items())
-    yield f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}. {took}."
+    yield (
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}. Seconds of the clock, with "
+        f"whatever was kept from an earlier run: {took}."
+    )
 
 
 def _how(results: Results) -> Iterator[str]:
@@ -66,6 +69,11 @@ def _how(results: Results) -> Iterator[str]:
     yield (
         f"- A mean is over public sources of {FEWEST} rows and more, each counting the same. Generated text is in the "
         "tables by source, not in the means. Ordinary requests count by row."
+    )
+    yield (
+        "- Similarity: labels are yes or no, half of the pairs each, so that no score without ties correlates with "
+        "more than 0.866. Sources of the validation split, whose pairs that are not alike are of two documents, are "
+        "shown and in no mean."
     )
     yield (
         "- An attack is found where `injection` or `jailbreak` is; a request is flagged where any label reaches its "

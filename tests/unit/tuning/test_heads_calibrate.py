@@ -120,7 +120,7 @@ def test_auc_counts_ties_half() -> None:
 def scores_with(**changes: object) -> Scores:
     empty = np.zeros(0)
     given = {"safety": np.zeros((0, len(SAFETY))), "tags": [], "classes": [], "entailment": empty, "cosines": empty}
-    return Scores(**{**given, "similar": np.zeros(0, np.int64), **changes})  # type: ignore[arg-type]
+    return Scores(**{**given, "similar": np.zeros(0, np.int64), **changes})  # type: ignore[arg-type]  # a test's dictionaries of values
 
 
 def test_what_a_graph_will_say_is_foreseen() -> None:

@@ -132,7 +132,7 @@ def test_a_pair_keeps_its_response_and_the_evidence_nearest_to_it() -> None:
 
 def test_tasks_take_turns_by_their_shares() -> None:
     order = turns({"safety": 2.0, "pii": 1.0, "similarity": 1.0}, 40)
-    assert [order.count(task) for task in ("safety", "pii", "similarity")] == [20, 10, 10]  # type: ignore[arg-type]
+    assert [order.count(task) for task in ("safety", "pii", "similarity")] == [20, 10, 10]  # type: ignore[arg-type]  # names of tasks as plain text
     assert all(order[start : start + 4].count("safety") == 2 for start in range(0, 40, 4))
 
 
@@ -214,7 +214,7 @@ def test_a_work_folder_belongs_to_one_recipe_and_one_encoder(tmp_path: Path, mon
         folder = tmp_path / task
         folder.mkdir(exist_ok=True)
         for split in ("train", "validation"):
-            write_examples(examples(task, split), folder / f"{split}.jsonl")  # type: ignore[arg-type]
+            write_examples(examples(task, split), folder / f"{split}.jsonl")  # type: ignore[arg-type]  # names of tasks as plain text
         return Built(folder / "train.jsonl", {"digest": "d", "data": {"some": "sha"}, "examples": 120})
 
     monkeypatch.setattr(preparing, "build", build)

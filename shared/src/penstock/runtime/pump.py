@@ -25,8 +25,9 @@ from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.outcomes import Output
 from penstock.runtime.progress import Checkpoint, Progress
-from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher, Stuck
+from penstock.runtime.publisher import STUCK_AFTER_S, Aborted, Publisher
 from penstock.runtime.settings import ServiceSettings, lanes_of
+from penstock.runtime.side import SideThread
 from penstock.runtime.waiting import Slot, Waiting, WaitingRoom
 
 _log = structlog.get_logger()
@@ -37,7 +38,6 @@ BATCH_RECORDS = 500
 FETCH_KBYTES = 16_384
 MEASURE_S = 1.0
 BROKER_RETRY_S = 2.0
-JOIN_S = 10.0
 """Beyond it the process ends without the thread: what it has not committed is read again."""
 
 
@@ -45,7 +45,7 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Pump:
+class Pump(SideThread):
     """Moves what is due from one service's retry topic to the topics that it reads."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Pump:
         self._inputs = {names.topic(name): name for name in inputs}
         self._settings = settings
         self._metrics = metrics
-        self._stopping = stopping
+        super().__init__("retry-pump", stopping)
         self._clock_ms = clock_ms
         transactional_id = f"{names.transactional_id(stage, settings.instance, lanes_of(settings)[0])}-retry"
         self._publisher = Publisher(kafka.producer(settings, transactional_id), names)
@@ -78,27 +78,6 @@ class Pump:
         self._paused: set[Slot] = set()
         self._stale = False
         self._measured = 0.0
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._guarded, name="retry-pump", daemon=True)
-
-    def start(self) -> None:
-        """Begin, in a thread of its own."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the end, once `stopping` is set; raises what the thread failed with, Stuck where it does not end."""
-        self._thread.join(JOIN_S)
-        if self._thread.is_alive():
-            raise Stuck
-        if self._failure is not None:
-            raise self._failure
-
-    def _guarded(self) -> None:
-        try:
-            self._run()
-        except BaseException as error:  # noqa: BLE001  # handed to the process's main thread by `join`
-            self._failure = error
-            self._stopping.set()
 
     def _run(self) -> None:
         if not self._connect():

@@ -26,8 +26,8 @@ from penstock.runtime import kafka
 from penstock.runtime.access import NOT_AUTHORIZED
 from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
-from penstock.runtime.publisher import Stuck
 from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.side import SideThread
 from penstock.runtime.streams import Begin, P, Place, Refuse, Streams, Told
 
 _log = structlog.get_logger()
@@ -38,7 +38,6 @@ FLUSH_S = 5.0
 ATTEMPTS = 2
 """At one piece; then its stream ends as failed. A stream is a preview: the result's own attempts are another matter."""
 ATTEMPT_PAUSE_S = 0.2
-JOIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Relaying(Generic[P]):
     refuse: Refuse
 
 
-class Relay(Generic[P]):
+class Relay(SideThread, Generic[P]):
     """Carries one service's streams until told to stop."""
 
     def __init__(
@@ -71,7 +70,7 @@ class Relay(Generic[P]):
         self._sink = names.topic(relaying.sink)
         (sink,) = [topic for topic in load_topics() if topic.name == relaying.sink]
         self._most_bytes = sink.max_message_bytes - kafka.RECORD_OVERHEAD_BYTES
-        self._stopping = stopping
+        super().__init__("streams", stopping)
         self._streams = Streams(
             relaying.begin,
             relaying.refuse,
@@ -86,27 +85,6 @@ class Relay(Generic[P]):
         self._positions: dict[Place, int] = {}
         self._committed: dict[Place, int] = {}
         self._looked = time.monotonic()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._guarded, name="streams", daemon=True)
-
-    def start(self) -> None:
-        """Begin, in a thread of its own."""
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the end, once `stopping` is set; raises what the thread failed with, Stuck where it does not end."""
-        self._thread.join(JOIN_S)
-        if self._thread.is_alive():
-            raise Stuck
-        if self._failure is not None:
-            raise self._failure
-
-    def _guarded(self) -> None:
-        try:
-            self._run()
-        except BaseException as error:  # noqa: BLE001  # handed to the process's main thread by `join`
-            self._failure = error
-            self._stopping.set()
 
     def _run(self) -> None:
         self._consumer.subscribe(

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from penstock_tuning.heads.errors import HeadsConfigError
+from penstock_tuning.heads.ingredients import Ingredient
 from penstock_tuning.training.recipe import Count, Machine, Part, Share, read_recipe, trapezoid
 
 Task = Literal["safety", "pii", "entailment", "similarity"]
@@ -85,6 +86,8 @@ class HeadsConfig(Part):
     seed: int
     pretrained: bool = True
     """False: the same network from random weights, to compare with."""
+    without: tuple[Ingredient, ...] = ()
+    """Ingredients of the data that are left out, to see what each gains."""
     dimensions: Count
     """Of a sentence's embedding."""
     windows: Windows

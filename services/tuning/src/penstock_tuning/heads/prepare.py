@@ -27,6 +27,7 @@ from penstock_tuning.data.example import LABELS, Example, read_examples, write_e
 from penstock_tuning.encoder.errors import RunMismatchError
 from penstock_tuning.heads.config import HeadsConfig, Task
 from penstock_tuning.heads.encode import UNKNOWN, Window, closest, framed, pair_windows, pii_windows, safety_windows
+from penstock_tuning.heads.ingredients import belongs
 
 CARD = "prepared.json"
 _TOGETHER = 1000
@@ -157,7 +158,7 @@ def make_rows(
 ) -> dict[str, Any]:
     """Write the arrays of one task; how many rows, tokens and texts kept apart there are."""
     kept: list[Example] = []
-    held_out = _capped(chain(_apart(train, config, kept), validation), config.calibration.rows)
+    held_out = _capped(chain(_apart(train, task, config, kept), validation), config.calibration.rows)
     texts = list(held_out)
     rows = rows_of(task, kept, tokenizer, config)
     rows.save(work / f"{task}-train.npz")
@@ -171,12 +172,16 @@ def make_rows(
     }
 
 
-def _apart(examples: Iterator[Example], config: HeadsConfig, kept: list[Example]) -> Iterator[Example]:
-    """What is of a source kept apart, without what augmentation made of it; the rest goes to `kept`."""
+def _apart(examples: Iterator[Example], task: Task, config: HeadsConfig, kept: list[Example]) -> Iterator[Example]:
+    """What is of a source kept apart, without what augmentation made of it; the rest goes to `kept`.
+
+    What the configuration is to do without is left out of training alone.
+    """
     names = set(config.calibration.sources)
     for example in examples:
         if example.source not in names:
-            kept.append(example)
+            if belongs(example, task, config.without):
+                kept.append(example)
         elif not example.augmented:
             yield example
 

@@ -19,6 +19,7 @@ from penstock_tuning.encoder.model import EMBEDDINGS, Weights, initial_weights, 
 from penstock_tuning.encoder.prepare import Prepared
 from penstock_tuning.training.checkpoints import CHECKPOINT, load_checkpoint
 from penstock_tuning.training.hardware import uses_bf16
+from penstock_tuning.training.muon import muon
 from penstock_tuning.training.pieces import Pieces
 
 _VALIDATED_AT_ONCE = 8
@@ -126,11 +127,11 @@ class Pretraining(Pieces):
 
 
 def _optimizers(weights: Weights, config: EncoderConfig) -> list[torch.optim.Optimizer]:
-    """Muon (https://kellerjordan.github.io/posts/muon/) for the layers' matrices, AdamW for the rest."""
+    """Muon for the layers' matrices, AdamW for the rest."""
     matrices = [tensor for name, tensor in weights.items() if tensor.ndim == 2 and name != EMBEDDINGS]
     others = [tensor for name, tensor in weights.items() if tensor.ndim != 2 or name == EMBEDDINGS]
     rate, decay = config.optimizer.learning_rate, config.optimizer.weight_decay
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        muon(matrices, rate, decay, bf16=uses_bf16(config.machine)),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]

@@ -17,6 +17,7 @@ import structlog
 from penstock_tuning.lm.config import LmConfig
 from penstock_tuning.lm.errors import CheckpointMissingError, PreparedDataMissingError
 from penstock_tuning.training.checkpoints import CHECKPOINT, save_checkpoint
+from penstock_tuning.training.hardware import has_bf16
 
 if TYPE_CHECKING:
     import torch
@@ -103,12 +104,12 @@ class Batches:
 def _optimizers(model: LlamaForCausalLM, config: LmConfig) -> list[torch.optim.Optimizer]:
     import torch
 
+    from penstock_tuning.training.muon import muon
+
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
-        torch.optim.Muon(
-            hidden, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        muon(hidden, config.learning_rate, config.weight_decay, bf16=has_bf16()),
         torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -117,7 +118,7 @@ def _loss_function(model: LlamaForCausalLM, compiled: bool) -> Callable[[Any, An
     import torch
 
     def loss(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
             logits = model.lm_head(model.model(input_ids=ids).last_hidden_state)
         flat = logits.flatten(0, 1).float()
         return torch.nn.functional.cross_entropy(flat, labels.flatten(), ignore_index=_IGNORED)

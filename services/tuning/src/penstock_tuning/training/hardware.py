@@ -25,12 +25,17 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def uses_bf16(machine: Machine) -> bool:
-    """Whether matrices are multiplied in bf16; on a CPU `auto` asks whether it has instructions for that."""
+def has_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16. Needs torch."""
     import torch
 
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def uses_bf16(machine: Machine) -> bool:
+    """Whether matrices are multiplied in bf16; on a CPU `auto` asks whether it has instructions for that."""
     if machine.precision == "auto":
-        return machine.device == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return machine.device == "cuda" or has_bf16()
     return machine.precision == "bf16"
 
 

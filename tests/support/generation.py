@@ -22,7 +22,8 @@ from penstock.contracts.events import (
     TokensGenerated,
 )
 from penstock.runtime.stage import Inbound, Record
-from penstock_inference.backend import GenerationRequest, Piece, RequestFault
+from penstock_inference.backend import Backend, GenerationRequest, Piece, RequestFault
+from penstock_inference.generating import Generating
 from penstock_inference.local import LocalBackend
 from penstock_inference.runner import Limits
 
@@ -140,6 +141,29 @@ def job_of(event: Event | None, span: trace.Span = trace.INVALID_SPAN) -> Memory
 
 def local(rows: int = 2, context: int | None = None) -> LocalBackend:
     return LocalBackend.load(TINY, Limits(rows=rows, context=context))
+
+
+class Bench:
+    """A backend's generations, stepped by the test."""
+
+    def __init__(self, backend: Backend, clock: Clock | None = None, sink: Sink | None = None) -> None:
+        self.sink = sink or Sink()
+        self.clock = clock or Clock()
+        self.generating = Generating(backend, self.sink, self.clock)
+
+    def begin(self, *events: Event | None, span: trace.Span = trace.INVALID_SPAN) -> list[MemoryJob]:
+        jobs = [job_of(event, span) for event in events]
+        for job in jobs:
+            self.generating.begin(job, self.clock())
+        return jobs
+
+    def run(self, *events: Event | None, span: trace.Span = trace.INVALID_SPAN) -> list[MemoryJob]:
+        jobs = self.begin(*events, span=span)
+        for _ in range(10_000):
+            if not len(self.generating):
+                return jobs
+            self.generating.step()
+        raise AssertionError("the generations do not end")
 
 
 def completed(job: MemoryJob) -> CompletionGenerated:

@@ -1,0 +1,80 @@
+"""What is streamed of the answers under way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.support.generation import NOW_MS, Bench, Clock, Scripted, Sink, completed, event_of, local
+
+from penstock.contracts.events import (
+    Alternative,
+    TokensGenerated,
+)
+from penstock_inference.backend import Piece
+
+
+def test_streamed_pieces_are_numbered_and_join_to_the_answer() -> None:
+    bench = Bench(local())
+    streamed, _ = bench.run(event_of("a", stream=True, max_tokens=30), event_of("b", text="quiet"))
+    pieces = bench.sink.of("a")
+    assert len(pieces) > 5
+    assert [piece.sequence for piece in pieces] == list(range(len(pieces)))
+    assert "".join(piece.text for piece in pieces) == completed(streamed).completion.text
+    assert [piece.finish_reason for piece in pieces] == [None] * (len(pieces) - 1) + ["length"]
+    assert all(inbound is streamed.inbound for _, inbound in bench.sink.sent)
+
+
+def test_steps_without_text_send_nothing_but_the_end_is_always_sent() -> None:
+    bench = Bench(Scripted())
+    bench.run(event_of("a", stream=True, max_tokens=5))
+    said = [(piece.text, piece.finish_reason) for piece in bench.sink.of("a")]
+    assert said == [("w1 ", None), ("w3 ", None), ("", "length")]
+
+
+def test_a_stream_that_cannot_be_sent_does_not_end_the_answer() -> None:
+    jobs = Bench(Scripted(), sink=Sink(RuntimeError("no broker"))).run(event_of("a", stream=True))
+    assert completed(jobs[0]).completion.text == "w1 w3 w5 "
+
+
+def _streams(bench: Bench, answers: int) -> list[list[TokensGenerated]]:
+    pieces = bench.sink.of("r1")
+    streams = [[piece for piece in pieces if piece.index == index] for index in range(answers)]
+    for stream in streams:
+        assert [piece.sequence for piece in stream] == list(range(len(stream)))
+        assert [piece.opening is not None for piece in stream] == [True, *[False] * (len(stream) - 1)]
+        assert [piece.finish_reason is not None for piece in stream] == [*[False] * (len(stream) - 1), True]
+    return streams
+
+
+def test_several_answers_are_a_stream_each_as_they_come() -> None:
+    bench = Bench(local())
+    (job,) = bench.run(event_of(stream=True, n=3, temperature=1.0, max_tokens=12))
+    outcome = completed(job)
+    texts = [outcome.completion.text, *(other.text for other in outcome.others or ())]
+    streams = _streams(bench, 3)
+    assert ["".join(piece.text for piece in stream) for stream in streams] == texts
+    assert len(set(texts)) > 1
+    assert all(len(stream) > 2 for stream in streams), "further answers came whole"
+
+
+class AtTheEnd(Scripted):
+    """Tells of further answers with the last piece alone."""
+
+    def step(self) -> list[Piece]:
+        others = tuple(Alternative(text=f"answer {number}", finish_reason="stop") for number in (1, 2))
+        return [replace(piece, others=others) if piece.finish_reason else piece for piece in super().step()]
+
+
+def test_answers_that_are_told_of_at_the_end_are_streamed_whole() -> None:
+    bench = Bench(AtTheEnd())
+    bench.run(event_of(stream=True, n=3, max_tokens=4))
+    first, *others = _streams(bench, 3)
+    assert "".join(piece.text for piece in first) == "w1 w3 "
+    assert [[piece.text for piece in stream] for stream in others] == [["answer 1"], ["answer 2"]]
+
+
+def test_all_streams_of_a_request_that_is_too_late_are_cancelled() -> None:
+    clock = Clock()
+    bench = Bench(Scripted(clock, seconds=1.0), clock)
+    bench.run(event_of(stream=True, n=2, max_tokens=50, deadline_ms=NOW_MS + 4_500))
+    assert [stream[-1].finish_reason for stream in _streams(bench, 2)] == ["cancelled", "cancelled"]

@@ -17,11 +17,11 @@ from tests.support.unordered import UnorderedHarness
 from penstock.contracts.delays import Delayed
 from penstock.contracts.errors import BackendUnavailable, RateLimited
 from penstock.contracts.events import RequestScreened
-from penstock.contracts.results import RequestFinished
+from penstock.contracts.results import RequestFinished, Status
 from penstock.contracts.topics import COMPLETIONS, RESULTS, RETRY_INFERENCE, SCREENED
 from penstock.runtime import kafka
 from penstock.runtime.metrics import StageMetrics
-from penstock.runtime.stage import Job
+from penstock.runtime.stage import Inbound, Job
 
 pytestmark = pytest.mark.broker
 
@@ -56,6 +56,9 @@ class Held:
 
     def cancel(self, job: Job) -> None:
         self.cancelled.append(job.inbound.expect(RequestScreened).context.request_id)
+
+    def ended(self, inbound: Inbound, status: Status) -> None:
+        """Nothing was streamed."""
 
     def close(self) -> None:
         self.jobs.clear()

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from penstock.contracts.events import Completion, CompletionGenerated, RequestScreened, Usage
+from penstock.contracts.results import Status
 from penstock.contracts.topics import SCREENED, STATE_CALLS
 from penstock.runtime import progress
 from penstock.runtime.app import serve
 from penstock.runtime.settings import UnorderedSettings, load
-from penstock.runtime.stage import Job
+from penstock.runtime.stage import Inbound, Job
 
 NAME = "inference"
 LOG = "SLOW_LOG"
@@ -89,6 +90,9 @@ class Slow:
             self._due = [entry for entry in self._due if entry[2] is not job]
             heapq.heapify(self._due)
             self.cancelled += 1
+
+    def ended(self, inbound: Inbound, status: Status) -> None:
+        """Nothing was streamed."""
 
     def close(self) -> None:
         with self._changed:

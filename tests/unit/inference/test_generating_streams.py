@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.support.generation import NOW_MS, Bench, Clock, Scripted, Sink, completed, event_of, local
+import pytest
+from tests.support.generation import Bench, Scripted, Sink, completed, event_of, job_of, local
 
-from penstock.contracts.events import (
-    Alternative,
-    TokensGenerated,
-)
+from penstock.contracts.errors import BackendUnavailable
+from penstock.contracts.events import CLOSING_SEQUENCE, Alternative, TokensGenerated
+from penstock.contracts.results import Status
 from penstock_inference.backend import Piece
 
 
@@ -73,8 +73,31 @@ def test_answers_that_are_told_of_at_the_end_are_streamed_whole() -> None:
     assert [[piece.text for piece in stream] for stream in others] == [["answer 1"], ["answer 2"]]
 
 
-def test_all_streams_of_a_request_that_is_too_late_are_cancelled() -> None:
-    clock = Clock()
-    bench = Bench(Scripted(clock, seconds=1.0), clock)
-    bench.run(event_of(stream=True, n=2, max_tokens=50, deadline_ms=NOW_MS + 4_500))
-    assert [stream[-1].finish_reason for stream in _streams(bench, 2)] == ["cancelled", "cancelled"]
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [("cancelled", "cancelled"), ("expired", "expired"), ("failed", "failed"), ("blocked", "failed")],
+)
+def test_all_streams_of_a_request_without_an_answer_are_closed_wherever_they_stand(status: Status, ended: str) -> None:
+    bench = Bench(Scripted())
+    (job,) = bench.begin(event_of(stream=True, n=2, max_tokens=50))
+    for _ in range(4):
+        bench.generating.step()
+    before = bench.sink.of("r1")
+    bench.generating.cancel(job)
+    bench.generating.end_streams(job.inbound, status)
+    closing = bench.sink.of("r1")[len(before) :]
+    assert [(piece.index, piece.sequence) for piece in closing] == [(0, CLOSING_SEQUENCE), (1, CLOSING_SEQUENCE)]
+    assert [(piece.text, piece.finish_reason, piece.ended) for piece in closing] == [("", "cancelled", ended)] * 2
+
+
+def test_the_stream_of_an_attempt_that_failed_is_not_gone_on_with_once_it_is_closed() -> None:
+    backend = Scripted(faults={"gone": BackendUnavailable("gone")})
+    bench = Bench(backend)
+    first = job_of(event_of(stream=True))
+    bench.generating.begin(first, 0.0)
+    bench.generating.step()
+    bench.generating.step()
+    bench.run(event_of("r2", text="gone"))  # fails both
+    bench.generating.end_streams(first.inbound, "failed")
+    bench.run(event_of(stream=True, max_tokens=2))
+    assert [piece.sequence for piece in bench.sink.of("r1")] == [0, CLOSING_SEQUENCE, 0]

@@ -36,8 +36,8 @@ class Stepped(Scripted):
 
 
 @contextmanager
-def stage_over(backend: Any, queue: int = 0) -> Iterator[InferenceStage]:
-    stage = InferenceStage(backend, Sink(), release="1.2.3", queue=queue)
+def stage_over(backend: Any, queue: int = 0, sink: Sink | None = None) -> Iterator[InferenceStage]:
+    stage = InferenceStage(backend, sink or Sink(), release="1.2.3", queue=queue)
     try:
         yield stage
     finally:
@@ -134,6 +134,25 @@ def test_cancelling_what_has_not_begun_or_has_ended_harms_nobody() -> None:
         backend.allow()
         assert completed_later(after) == 1
         assert len(done.outcomes) == 1
+
+
+def test_a_stream_is_closed_after_the_last_piece_that_was_told_of_it() -> None:
+    backend, sink = Stepped(), Sink()
+    with stage_over(backend, sink=sink) as stage:
+        streamed, silent = begin(stage, "a", max_tokens=1_000, stream=True), begin(stage, "b", max_tokens=1_000)
+        backend.allow(3)
+        wait_until(lambda: sink.of("a"), "a piece")
+        for job in (streamed, silent):
+            stage.cancel(job)
+            stage.ended(job.inbound, "cancelled")
+        backend.allow(3)  # the step that waits comes before the stage hears of it
+        wait_until(lambda: sink.of("a")[-1].ended, "the closing piece")
+        assert [piece.ended for piece in sink.of("a")].index("cancelled") == len(sink.of("a")) - 1
+        # nothing runs any more, and a record that was never begun here may have a stream all the same
+        stage.ended(job_of(event_of("c", stream=True)).inbound, "expired")
+        wait_until(lambda: sink.of("c"), "the closing piece of a stream of another process")
+    assert [piece.ended for piece in sink.of("c")] == ["expired"]
+    assert sink.of("b") == []
 
 
 def test_closing_gives_up_what_is_left() -> None:

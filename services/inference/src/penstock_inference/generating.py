@@ -20,6 +20,7 @@ from opentelemetry.trace import Span
 from penstock.contracts.adapters import ADAPTER
 from penstock.contracts.errors import Expired, PenstockError, StageError
 from penstock.contracts.events import (
+    CLOSING_SEQUENCE,
     Completion,
     CompletionGenerated,
     FinishReason,
@@ -28,8 +29,9 @@ from penstock.contracts.events import (
     TokensGenerated,
     Usage,
 )
+from penstock.contracts.results import Status
 from penstock.runtime.logging import frames
-from penstock.runtime.stage import Job, TokenSink
+from penstock.runtime.stage import Inbound, Job, TokenSink
 from penstock_inference import spans
 from penstock_inference.backend import Backend, GenerationRequest, Piece, Prompts, RequestFault
 from penstock_inference.sampler import resolve_seed
@@ -102,6 +104,24 @@ class Generating:
                 self._drop(request)
                 spans.fail_chat(request.span, "cancelled")
                 return
+
+    def end_streams(self, inbound: Inbound, status: Status) -> None:
+        """Tell the readers of a request's streams that it ended without an answer, wherever each of them stands.
+
+        Another process may have told what they have, so this asks nothing of what is known here.
+        """
+        event = inbound.expect(RequestScreened)
+        self._unfinished.take(event.context.request_id)
+        for index in range(event.parameters.n or 1):
+            piece = TokensGenerated(
+                request_id=event.context.request_id,
+                index=index,
+                sequence=CLOSING_SEQUENCE,
+                text="",
+                finish_reason="cancelled",
+                ended=status if status in ("cancelled", "expired") else "failed",
+            )
+            self._hand_on(piece, inbound)
 
     def clear(self) -> None:
         """Give all jobs up."""
@@ -243,8 +263,6 @@ class Generating:
             if deadline is None or request.job.inbound.now_ms + self._elapsed_ms(request) < deadline:
                 continue
             self._drop(request)
-            for index in range(request.event.parameters.n or 1):
-                self._send(request, "", "cancelled", index)
             error = Expired(
                 f"the deadline passed after {request.tokens} generated tokens; allow more time or ask for fewer tokens",
                 field="header deadline",
@@ -291,8 +309,11 @@ class Generating:
         )
         stream.sequence += 1
         stream.ended = finish_reason is not None
+        self._hand_on(piece, request.job.inbound)
+
+    def _hand_on(self, piece: TokensGenerated, inbound: Inbound) -> None:
         try:
-            self._sink.send(piece, request.job.inbound)
+            self._sink.send(piece, inbound)
         except Exception as error:  # noqa: BLE001  # the result has the whole answer: a stream must not be its end
             _log.error("inference.stream.failed", error_type=type(error).__name__, frames=frames(error))
 

@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from penstock.contracts.errors import StageError
+from penstock.contracts.events import RequestScreened
+from penstock.contracts.results import Status
 from penstock.runtime.logging import frames
-from penstock.runtime.stage import Job, TokenSink
+from penstock.runtime.stage import Inbound, Job, TokenSink
 from penstock_inference.backend import Backend
 from penstock_inference.generating import Generating
 
@@ -47,6 +49,7 @@ class InferenceStage:
         self._changed = threading.Condition()
         self._arrived: deque[tuple[Job, float]] = deque()
         self._cancelled: list[Job] = []
+        self._ended: list[tuple[Inbound, Status]] = []
         self._held = 0
         self._closed = False
         self.versions: Mapping[str, str] = {STAGE: release, **backend.versions}
@@ -80,6 +83,16 @@ class InferenceStage:
                 self._changed.notify()
         self._backend.wake()
 
+    def ended(self, inbound: Inbound, status: Status) -> None:
+        """End the streams of a request that has no answer, after all that was told of them."""
+        event = inbound.event
+        if not (isinstance(event, RequestScreened) and event.parameters.stream):
+            return
+        with self._changed:
+            self._ended.append((inbound, status))
+            self._changed.notify()
+        self._backend.wake()
+
     def close(self) -> None:
         """Give up all that is left, after the step that runs."""
         with self._changed:
@@ -101,15 +114,18 @@ class InferenceStage:
         """Take in what came and what was given up since the last step; False where it is time to end."""
         with self._changed:
             self._held = len(self._generating)
-            while not (self._closed or self._arrived or self._cancelled or self._held):
+            while not (self._closed or self._arrived or self._cancelled or self._ended or self._held):
                 self._changed.wait()
             cancelled, self._cancelled = self._cancelled, []
+            ended, self._ended = self._ended, []
             arrived: list[tuple[Job, float]] = []
             if not self._generating.isolating:
                 arrived, self._arrived = list(self._arrived), deque()
             self._held += len(arrived)
         for job in cancelled:
             self._generating.cancel(job)
+        for inbound, status in ended:
+            self._generating.end_streams(inbound, status)
         for job, started in arrived:
             self._generating.begin(job, started)
         return not self._closed

@@ -7,7 +7,7 @@ findings so far; the rest is what the next stage needs. From `RequestAnonymized`
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -282,6 +282,10 @@ class StreamOpening(Contract):
     vault: SealedVault | None = None
 
 
+CLOSING_SEQUENCE: Final = 2**31 - 1
+"""Of a piece that ends a stream wherever it stands: above all others."""
+
+
 class TokensGenerated(Message):
     """A piece of a streamed answer, as it comes, before response safety.
 
@@ -299,3 +303,6 @@ class TokensGenerated(Message):
     """Set on the last piece."""
     opening: StreamOpening | None = None
     """On the first piece."""
+    ended: Literal["cancelled", "expired", "failed"] | None = None
+    """The request ended so, without its answer. Whoever says it need not know how far the stream has come: the piece
+    has no text, the sequence `CLOSING_SEQUENCE`, and says nothing where no stream is open."""

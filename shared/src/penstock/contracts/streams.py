@@ -18,8 +18,8 @@ StreamState = Literal["completed", "blocked", "cancelled", "withdrawn", "failed"
 """How a stream ended.
 
 `completed`: the whole answer was told. `blocked`: the policy withholds what would follow. `cancelled`: generating
-ended early. `withdrawn`: what was told is not how the answer goes. `failed`: what would follow could not be screened
-or restored. `expired`: nothing came for too long.
+ended early. `withdrawn`: what was told is not how the answer goes. `failed`: what would follow could not be generated,
+screened or restored. `expired`: the deadline passed, or nothing came for too long.
 """
 
 

@@ -24,7 +24,7 @@ from penstock.contracts.errors import BackendUnavailable, DuplicateRequest, Limi
 from penstock.contracts.events import Event, RequestContext, StageTiming
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.ingress import context_of
-from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished
+from penstock.contracts.results import DeadLetter, ErrorDetail, RequestFinished, Status
 from penstock.contracts.terminal import finish, status_of
 from penstock.contracts.topics import DEAD_LETTERS, RETRIES, claimable, in_lane, load_topics, topic_of_kind
 from penstock.runtime import telemetry
@@ -68,7 +68,7 @@ class Settled:
 
     inbound: Inbound
     outputs: list[Output] = field(default_factory=list)
-    status: str | None = None
+    status: Status | None = None
     """Of the terminal result, where there is one."""
     code: str | None = None
     """Of the error, where there is one."""

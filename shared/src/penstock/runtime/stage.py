@@ -18,6 +18,7 @@ from penstock.contracts.delays import Delayed
 from penstock.contracts.errors import PenstockError, StageError
 from penstock.contracts.events import Event, Source, TokensGenerated
 from penstock.contracts.headers import RETRY_CODE
+from penstock.contracts.results import Status
 
 E = TypeVar("E", bound=Event)
 
@@ -165,6 +166,13 @@ class UnorderedStage(Protocol):
 
     def cancel(self, job: Job) -> None:
         """Give a record up: what it holds is free within one step. Its `finish` no longer counts, or is under way."""
+        ...
+
+    def ended(self, inbound: Inbound, status: Status) -> None:
+        """A record, begun or not, has a terminal result that is not its answer: `cancelled`, `expired`, `failed`.
+
+        After its `cancel`, where that was called. Of what another process takes over it is not told.
+        """
         ...
 
     def close(self) -> None:

@@ -138,6 +138,8 @@ class Streams(Generic[P]):
         Raises RetriableError where it could not be done now: take the same piece again, or `give_up` its stream.
         """
         name = (place, piece.request_id, piece.index)
+        if isinstance(piece, TokensGenerated) and piece.ended is not None:
+            return self._close(name, piece.ended)
         stream = self._open.get(name)
         if stream is None:
             if piece.sequence:

@@ -261,8 +261,7 @@ class UnorderedWorker:
         if work is None:  # cancelled, expired or abandoned meanwhile, or finished twice
             return
         if report.outcome is None:
-            seconds = report.at - report.call.began
-            self._admission.first_output(seconds, running=len(self._running), now=report.at)
+            self._admission.first_output(report.at - report.call.began, running=len(self._running), now=report.at)
             return
         del self._running[report.call]
         work.call = None
@@ -348,7 +347,10 @@ class UnorderedWorker:
         self._metrics.duration.observe(max(0, finished_ms - inbound.now_ms) / 1000)
         if not_before_ms is not None and isinstance(outcome, PenstockError):
             return self._boundary.delay(inbound, outcome, attempts=attempts, not_before_ms=not_before_ms)
-        return self._boundary.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+        settled = self._boundary.settle(inbound, outcome, finished_ms=finished_ms, attempts=attempts)
+        if settled.status is not None:
+            self._stage.ended(inbound, settled.status)
+        return settled
 
     def _patience(self, waited_s: float) -> bool:
         """How long a transaction may take: told to stop, no longer than a call may."""
@@ -393,7 +395,6 @@ class UnorderedWorker:
             _log.info("runtime.calls.abandoned", calls=len(left))
 
     def _show(self) -> None:
-        name = self._stage.name
-        self._metrics.in_flight.labels(name).set(len(self._running) + len(self._uncommitted))
-        self._metrics.waiting.labels(name).set(len(self._backlog))
-        self._metrics.admission.labels(name).set(self._admission.limit)
+        self._metrics.in_flight.labels(self._stage.name).set(len(self._running) + len(self._uncommitted))
+        self._metrics.waiting.labels(self._stage.name).set(len(self._backlog))
+        self._metrics.admission.labels(self._stage.name).set(self._admission.limit)

@@ -22,6 +22,7 @@ from tests.support.slow import answer_to
 from penstock.contracts import headers as names_of
 from penstock.contracts.errors import BackendUnavailable
 from penstock.contracts.events import GenerationParameters, RequestContext, RequestScreened, Source
+from penstock.contracts.results import Status
 from penstock.contracts.topics import COMPLETIONS, DEAD_LETTERS, RESULTS, SCREENED
 from penstock.runtime import unordered
 from penstock.runtime.health import Health
@@ -30,7 +31,7 @@ from penstock.runtime.kafka import Names
 from penstock.runtime.metrics import StageMetrics
 from penstock.runtime.processor import Boundary
 from penstock.runtime.settings import UnorderedSettings
-from penstock.runtime.stage import Job
+from penstock.runtime.stage import Inbound, Job
 from penstock.runtime.unordered import UnorderedWorker
 
 SLOTS = [(SCREENED, number) for number in range(3)]
@@ -63,6 +64,9 @@ class Held:
     def cancel(self, job: Job) -> None:
         if job in self.jobs:  # it may have finished meanwhile
             self.jobs.remove(job)
+
+    def ended(self, inbound: Inbound, status: Status) -> None:
+        """Nothing was streamed."""
 
     def close(self) -> None:
         self.jobs.clear()

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
 from penstock.contracts.errors import BackendUnavailable, StageError
-from penstock.contracts.events import FinishReason, GenerationParameters, StreamOpening, TokensGenerated
+from penstock.contracts.events import (
+    CLOSING_SEQUENCE,
+    FinishReason,
+    GenerationParameters,
+    StreamOpening,
+    TokensGenerated,
+)
 from penstock.contracts.streams import StreamState, TokensScreened
 from penstock.runtime.streams import StreamOf, Streams, Told
 
@@ -124,6 +131,26 @@ def test_several_answers_of_a_request_are_streams_of_their_own(bench: Bench) -> 
     assert [work.whose.index for work in bench.works] == [0, 1]
     assert bench.take(1, "b", index=1, last="stop") == [("b", "completed")]
     assert bench.take(1, "c") == [("c", None)]
+
+
+@pytest.mark.parametrize("state", ["cancelled", "expired", "failed"])
+def test_a_stream_whose_request_ended_is_closed_wherever_it_stands(
+    bench: Bench, state: Literal["cancelled", "expired", "failed"]
+) -> None:
+    def close(index: int = 0) -> list[tuple[str, StreamState | None]]:
+        piece = TokensGenerated(
+            request_id="r", index=index, sequence=CLOSING_SEQUENCE, text="", finish_reason="cancelled", ended=state
+        )
+        return said(bench.streams.take(piece, place=PLACE, offset=200, key=b"c", headers=HEADERS))
+
+    assert close() == [], "where nothing was told, nothing ends"
+    for sequence in range(3):
+        bench.take(sequence, "a")
+    bench.take(0, "b", index=1)
+    assert close() == [("", state)]
+    assert (bench.ends, len(bench.streams), close()) == ([state], 1, [])
+    assert bench.take(3, "late") == []
+    assert close(index=1) == [("", state)]
 
 
 def test_a_gap_withdraws_the_stream(bench: Bench) -> None:

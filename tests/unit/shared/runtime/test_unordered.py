@@ -11,8 +11,9 @@ from tests.support.memory_log import MemoryConsumer, MemoryLedger, MemoryLog, Me
 from tests.support.slow import answer_to
 
 from penstock.contracts import headers as names_of
+from penstock.contracts.errors import BackendUnavailable, StageError
 from penstock.contracts.events import GenerationParameters, RequestContext, RequestScreened, Source
-from penstock.contracts.results import DeadLetter, RequestFinished
+from penstock.contracts.results import DeadLetter, RequestFinished, Status
 from penstock.contracts.topics import COMPLETIONS, DEAD_LETTERS, RESULTS, SCREENED
 from penstock.runtime.health import Health
 from penstock.runtime.intake import Lane
@@ -22,7 +23,7 @@ from penstock.runtime.outcomes import Output
 from penstock.runtime.processor import Boundary
 from penstock.runtime.publisher import TooLarge
 from penstock.runtime.settings import UnorderedSettings
-from penstock.runtime.stage import Job, UnorderedStage
+from penstock.runtime.stage import Inbound, Job, UnorderedStage
 from penstock.runtime.unordered import UnorderedWorker
 
 SLOT = (SCREENED, 0)
@@ -36,6 +37,7 @@ class AtOnce:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.ends: list[tuple[str, Status]] = []
 
     def room(self) -> int:
         return 10
@@ -47,6 +49,9 @@ class AtOnce:
 
     def cancel(self, job: Job) -> None:
         """Nothing runs on."""
+
+    def ended(self, inbound: Inbound, status: Status) -> None:
+        self.ends.append((inbound.expect(RequestScreened).context.request_id, status))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -193,3 +198,31 @@ def test_where_others_wait_what_cannot_be_answered_in_time_expires_without_a_cal
     assert all(one.error is not None and "its turn came" in one.error.message for one in results)
     completed = [request_id(one) for one in log.visible if one.topic == COMPLETIONS]
     assert completed == [b"first", b"in-time", b"last"]
+
+
+def test_the_stage_is_told_of_each_record_that_ended_without_its_answer_and_of_no_other() -> None:
+    log, stage, now_s = MemoryLog([SLOT]), OneByOne(), 100.0
+    worker = working(log, stage, MemoryPublisher(log), clock_ns=lambda: int(now_s * 1e9), monotonic=lambda: now_s)
+    for offset, (name, left_s) in enumerate((("answered", None), ("broken", None), ("busy", 5), ("passed", -1))):
+        log.append(SLOT, message(offset, name, None if left_s is None else int((now_s + left_s) * 1000)))
+    worker.turn()
+    stage.end()
+    worker.turn()
+    assert stage.ends == [("passed", "expired")]
+    stage.jobs.pop().finish(StageError("broken"))
+    worker.turn()
+    assert stage.ends[1:] == [("broken", "failed")]
+    stage.jobs.pop().finish(BackendUnavailable("busy"))
+    worker.turn()
+    assert len(stage.ends) == 2, "it is tried again"
+    now_s += 6.0
+    worker.turn()
+    worker.turn()
+    assert stage.ends[2:] == [("busy", "expired")]
+    log.append(SLOT, message(4, "abandoned"))
+    worker.turn()
+    assert stage.calls[-1] == "abandoned"
+    log.owners[SLOT].tell("on_lost", [SLOT])
+    stage.jobs.pop().finish(StageError("broken"))
+    worker.turn()
+    assert len(stage.ends) == 3, "another process has it now"

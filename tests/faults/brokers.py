@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.chain import Chain
-from tests.faults.load import STUCK_S, Load, Sums, Watch, count, wait_for_all
+from tests.faults.load import STUCK_S, Borne, Load, Sums, Watch, count, wait_for_all
 from tests.faults.suite import Say, Suite, end
 from tests.support.cluster import BROKERS, Cluster
 from tests.support.stack import wait_until
@@ -33,24 +33,19 @@ FIRST, LOST = 20, 200
 """The control's records: the first answer a fetch that already waits at the leader, the others are lost."""
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, kw_only=True)
+class Report(Borne):
     """What came of a run."""
 
-    sums: Sums
     broker_kills: int
-    longest_stall_s: float
-    """Longest time without a new result under the steady load."""
     sent_while_two_down: int
     acknowledged_while_two_down: int
     results_while_two_down: int
     two_down_s: float
     recovered_s: float
     """From the second start of the two brokers to the last result."""
-    service_restarts: int
     stuck: int
     """Calls into the client that did not return, for which a service ended itself."""
-    seconds: float
 
     @property
     def held(self) -> bool:
@@ -186,29 +181,6 @@ def control(cluster: Cluster, folder: Path, *, say: Say = lambda _: None) -> Sum
         return count(cluster.bootstrap, prefix, load.acknowledged)
 
 
-def summary(report: Report, careless: Sums) -> dict[str, object]:
-    """The last line."""
-    return {
-        "requests": report.sums.acknowledged,
-        "lost": report.sums.lost,
-        "duplicates": report.sums.duplicates,
-        "state_wrong": report.sums.state_wrong,
-        "broker_kills": report.broker_kills,
-        "longest_stall_s": report.longest_stall_s,
-        "sent_while_two_down": report.sent_while_two_down,
-        "acknowledged_while_two_down": report.acknowledged_while_two_down,
-        "results_while_two_down": report.results_while_two_down,
-        "two_down_s": report.two_down_s,
-        "recovered_s": report.recovered_s,
-        "service_restarts": report.service_restarts,
-        "stuck": report.stuck,
-        "control_requests": careless.acknowledged,
-        "control_lost": careless.lost,
-        "control_duplicates": careless.duplicates,
-        "seconds": report.seconds,
-    }
-
-
 def main() -> int:
     """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
     suite = Suite("brokers", __doc__)
@@ -232,7 +204,7 @@ def main() -> int:
         )
         say("control: acks=1")
         careless = control(cluster, running.folder / "control", say=say)
-    return end(summary(report, careless), held=report.held and careless.lost > 0)
+    return end(report.summary(careless), held=report.held and careless.lost > 0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -221,6 +221,33 @@ class Sums:
     def conserved(self) -> bool:
         """Nothing lost, nothing twice, in results and state."""
         return not (self.lost or self.duplicates or self.unknown or self.state_wrong)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Borne:
+    """What came of a steady load that a suite's faults befell; a suite adds fields for figures of its own."""
+
+    sums: Sums
+    longest_stall_s: float
+    """Longest time without a new result under the steady load."""
+    service_restarts: int
+    seconds: float
+
+    def summary(self, careless: Sums) -> dict[str, object]:
+        """The last line: the sums, the suite's own figures, and the control's sums."""
+        figures = {field.name: getattr(self, field.name) for field in fields(self)}
+        sums, seconds = figures.pop("sums"), figures.pop("seconds")
+        return {
+            "requests": sums.acknowledged,
+            "lost": sums.lost,
+            "duplicates": sums.duplicates,
+            "state_wrong": sums.state_wrong,
+            **figures,
+            "control_requests": careless.acknowledged,
+            "control_lost": careless.lost,
+            "control_duplicates": careless.duplicates,
+            "seconds": seconds,
+        }
 
 
 def count(bootstrap: str, prefix: str, acknowledged: set[str], topic: str = topics.RESULTS) -> Sums:

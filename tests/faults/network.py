@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.chain import Chain
-from tests.faults.load import STUCK_S, Load, Sums, Watch, count, wait_for_all
+from tests.faults.load import STUCK_S, Borne, Load, Sums, Watch, count, wait_for_all
 from tests.faults.suite import Say, Suite, end
 from tests.support.proxy import Proxy, Weather
 from tests.support.stack import wait_until
@@ -39,15 +39,12 @@ CALM, CALM_S = 40, 60.0
 CONTROL_ROUNDS = 12
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, kw_only=True)
+class Report(Borne):
     """What came of a run."""
 
-    sums: Sums
-    faults: dict[str, int]
-    longest_stall_s: float
-    service_restarts: int
-    seconds: float
+    faults: int
+    faults_by_kind: dict[str, int]
 
 
 @contextmanager
@@ -115,7 +112,8 @@ def run(
         wait_for_all(load, watch, chain.tails)
         return Report(
             sums=count(direct, prefix, load.acknowledged),
-            faults=dict(proxy.faults),
+            faults=sum(proxy.faults.values()),
+            faults_by_kind=dict(proxy.faults),
             longest_stall_s=round(watch.longest_gap_s, 1),
             service_restarts=chain.restarts,
             seconds=round(time.monotonic() - began, 1),
@@ -177,24 +175,6 @@ def control(direct: str, proxy: Proxy, folder: Path, *, say: Say = lambda _: Non
         return sums
 
 
-def summary(report: Report, careless: Sums) -> dict[str, object]:
-    """The last line."""
-    return {
-        "requests": report.sums.acknowledged,
-        "lost": report.sums.lost,
-        "duplicates": report.sums.duplicates,
-        "state_wrong": report.sums.state_wrong,
-        "faults": sum(report.faults.values()),
-        "faults_by_kind": report.faults,
-        "longest_stall_s": report.longest_stall_s,
-        "service_restarts": report.service_restarts,
-        "control_requests": careless.acknowledged,
-        "control_lost": careless.lost,
-        "control_duplicates": careless.duplicates,
-        "seconds": report.seconds,
-    }
-
-
 def main() -> int:
     """Parse the command line, run, print; 1 where something is lost, doubled or unproven."""
     suite = Suite("network", __doc__)
@@ -213,7 +193,7 @@ def main() -> int:
             say=running.say,
         )
         careless = control(direct, proxy, running.folder / "control", say=running.say)
-    return end(summary(report, careless), held=report.sums.conserved and careless.duplicates > 0)
+    return end(report.summary(careless), held=report.sums.conserved and careless.duplicates > 0)
 
 
 if __name__ == "__main__":

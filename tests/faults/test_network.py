@@ -22,7 +22,12 @@ def test_nothing_is_lost_or_doubled_on_a_bad_network(proxied: tuple[str, Proxy],
     report = run(*proxied, tmp_path, seconds=10, rate=20, seed=1, phase_s=(1.5, 3.0), calm=20)
     assert report.sums.acknowledged > 100
     assert report.sums.conserved, report
-    assert {"spells of latency", "connections cut", "spells half-open", "answers swallowed"} <= report.faults.keys()
+    assert {
+        "spells of latency",
+        "connections cut",
+        "spells half-open",
+        "answers swallowed",
+    } <= report.faults_by_kind.keys()
 
 
 def test_without_transactions_and_idempotence_swallowed_answers_double(

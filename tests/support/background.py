@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -48,3 +49,22 @@ class Background(ABC):
             self._run()
         except Exception as error:  # noqa: BLE001  # handed to the thread that asks
             self._failure = error
+
+
+class Task(Background):
+    """One function as the work, for an object that has several threads: it is given the event by which it is to end."""
+
+    def __init__(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        super().__init__(name)
+        self._work = work
+
+    def stop(self) -> None:
+        """Have it end, and wait for that."""
+        self._stop()
+
+    def check(self) -> None:
+        """Raises what ended it."""
+        self._check()
+
+    def _run(self) -> None:
+        self._work(self._ending)

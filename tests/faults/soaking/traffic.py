@@ -12,13 +12,14 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from tests.faults.mix import BULK_SHARE, mixed
 from tests.faults.mix import ENDS as MIXED_ENDS
+from tests.support.background import Task
 from tests.support.kafka import Publishing, Slot, settings
 
 from penstock.contracts import headers as header_names
@@ -133,15 +134,13 @@ class Traffic:
         self._statuses: Counter[str] = Counter()
         self._produced = self._refused = self._duplicates = self._wrong = 0
         self._held_s = 0.0
-        self._failure: Exception | None = None
-        self._finishing, self._ending = threading.Event(), threading.Event()
-        self._sender = threading.Thread(target=self._guarded(self._send), name="traffic", daemon=True)
-        self._watch = threading.Thread(target=self._guarded(self._follow), name="watch", daemon=True)
+        self._abandoned = False
+        self._sender, self._watch = Task("traffic", self._send), Task("watch", self._follow)
 
     def tally(self) -> Tally:
         """Where things stand; raises what ended one of the threads."""
-        if self._failure is not None:
-            raise self._failure
+        self._sender.check()
+        self._watch.check()
         with self._lock:
             now = time.monotonic()
             return Tally(
@@ -167,34 +166,23 @@ class Traffic:
 
     def finish(self) -> None:
         """Send no more and wait for the broker's word on what was sent."""
-        self._finishing.set()
-        self._sender.join()
+        self._sender.stop()
 
     def __enter__(self) -> Traffic:
-        self._sender.start()
-        self._watch.start()
+        self._watch.__enter__()
+        self._sender.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finishing.set()
-        self._ending.set()
+        self._abandoned = True
         self._producer.purge()
-        self._sender.join()
-        self._watch.join()
+        self._sender.stop()
+        self._watch.stop()
         self._consumer.close()
 
-    def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
-        def guarded() -> None:
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001 - handed to the thread that asks for the tally
-                self._failure = error
-
-        return guarded
-
-    def _send(self) -> None:
+    def _send(self, ending: threading.Event) -> None:
         chosen = random.Random(f"moments {self._seed}")
         cancels: list[tuple[float, str]] = []
         due = time.monotonic()
@@ -205,9 +193,9 @@ class Traffic:
                 self._producer.poll(0.01)
                 while cancels and cancels[0][0] <= now:
                     self._cancel(heapq.heappop(cancels)[1])
-                if self._finishing.is_set():
+                if ending.is_set():
                     break
-            if self._finishing.is_set():
+            if ending.is_set():
                 break
             self._publish(one)
             if one.cancel_s is not None:
@@ -215,7 +203,7 @@ class Traffic:
             if one.publishing.lane == "interactive":  # a lot of bulk lines goes out between two of these
                 due = max(due, now - 1.0) + chosen.expovariate(self._rate * (1 - BULK_SHARE))
         left = self._producer.flush(300)
-        if left and not self._ending.is_set():
+        if left and not self._abandoned:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{left} records without the broker's word"))
 
     def _full(self) -> bool:
@@ -267,8 +255,8 @@ class Traffic:
             on_delivery=None,
         )
 
-    def _follow(self) -> None:
-        while not self._ending.is_set():
+    def _follow(self, ending: threading.Event) -> None:
+        while not ending.is_set():
             # an error is the client's word that the broker is away: it goes on by itself
             found = [message for message in self._consumer.consume(1_000, 0.1) if message.error() is None]
             now = time.monotonic()

@@ -13,7 +13,13 @@ from tests.support.pipeline import Journey, Pipeline, headers_of
 from penstock.contracts import topics
 from penstock.contracts.events import CompletionGenerated, CompletionScreened, RequestAnonymized, RequestScreened
 from penstock.contracts.results import DeadLetter
+from penstock.contracts.streams import TokensRestored, TokensScreened
+from penstock.runtime.streams import StreamOf
 from penstock.vault import new_key
+from penstock_postprocess.app import build_streams as restoring
+from penstock_postprocess.settings import Settings as PostprocessSettings
+from penstock_safety.app import build_streams as screening
+from penstock_safety.settings import Settings as SafetySettings
 
 NOW_MS = 1_800_000_000_000
 EMAIL = "maddy.lindqvist@example.org"
@@ -109,6 +115,31 @@ def test_streaming_takes_the_same_guarded_path(pipeline: Pipeline) -> None:
     assert "".join(piece.text for piece in pieces) == completion.text
     assert [piece.finish_reason for piece in pieces][-1] == completion.finish_reason
     assert not [piece for piece in pipeline.resources["inference"].streamed.sent if piece.request_id == one.id]
+
+
+def test_streamed_likelihoods_are_the_results_and_hold_placeholders(pipeline: Pipeline, keys: SecretStr) -> None:
+    result = ask(
+        pipeline, f"I am {EMAIL}. Tell me of rivers.", stream=True, n=2, max_tokens=40, logprobs=True, top_logprobs=1
+    ).result
+    safety = screening(SafetySettings())
+    postprocess = restoring(PostprocessSettings(vault_keys=keys))
+    whose = StreamOf(result.id, result.conversation_id, result.tenant)
+    for choice in result.choices:
+        sent = pipeline.resources["inference"].streamed.sent
+        pieces = [piece for piece in sent if (piece.request_id, piece.index) == (result.id, choice.index)]
+        assert pieces[0].opening is not None
+        screened = safety.begin(whose, pieces[0].opening)
+        restored = postprocess.begin(whose, pieces[0].opening)
+        told: list[TokensRestored] = []
+        for piece in pieces:
+            for half in screened.push(piece):
+                assert isinstance(half, TokensScreened)
+                told += [one for one in restored.push(half) if isinstance(one, TokensRestored)]
+        assert told[-1].state == "completed"
+        assert "".join(one.text for one in told) == choice.message.content
+        assert choice.logprobs is not None
+        assert tuple(each for one in told if one.logprobs for each in one.logprobs.content) == choice.logprobs.content
+        assert "lindqvist" not in "".join(one.model_dump_json(include={"logprobs"}) for one in told)
 
 
 def test_a_blocked_request_never_reaches_the_model(pipeline: Pipeline) -> None:

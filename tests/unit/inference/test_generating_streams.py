@@ -8,8 +8,9 @@ import pytest
 from tests.support.generation import Bench, Scripted, Sink, completed, event_of, job_of, local
 
 from penstock.contracts.errors import BackendUnavailable
-from penstock.contracts.events import CLOSING_SEQUENCE, Alternative, TokensGenerated
+from penstock.contracts.events import CLOSING_SEQUENCE, Alternative, Likelihood, TokenLikelihood, TokensGenerated
 from penstock.contracts.results import Status
+from penstock.runtime.streams import MOST_LIKELIHOODS
 from penstock_inference.backend import Piece
 
 
@@ -101,3 +102,29 @@ def test_the_stream_of_an_attempt_that_failed_is_not_gone_on_with_once_it_is_clo
     bench.generating.end_streams(first.inbound, "failed")
     bench.run(event_of(stream=True, max_tokens=2))
     assert [piece.sequence for piece in bench.sink.of("r1")] == [0, CLOSING_SEQUENCE, 0]
+
+
+def test_likelihoods_are_streamed_with_their_text_and_are_all_the_answers() -> None:
+    bench = Bench(local())
+    (job,) = bench.run(event_of(stream=True, n=3, temperature=1.0, logprobs=1, max_tokens=12))
+    outcome = completed(job)
+    whole = [outcome.completion.logprobs, *(other.logprobs for other in outcome.others or ())]
+    for stream, likelihoods in zip(_streams(bench, 3), whole, strict=True):
+        assert tuple(each for piece in stream for each in piece.logprobs or ()) == likelihoods
+        assert sum(piece.logprobs is not None for piece in stream) > 2
+        assert all(piece.text for piece in stream[:-1] if piece.logprobs)
+    bench.run(event_of("plain", stream=True))
+    assert all(piece.logprobs is None for piece in bench.sink.of("plain"))
+
+
+def test_more_likelihoods_than_a_piece_may_have_are_left_to_the_result() -> None:
+    class Kept(Scripted):
+        def step(self) -> list[Piece]:
+            beside = tuple(Likelihood(token="b", logprob=-1.0) for _ in range(MOST_LIKELIHOODS // 2))
+            told = tuple(TokenLikelihood(token="a", logprob=-0.5, top_logprobs=beside) for _ in range(2))
+            return [replace(piece, logprobs=told) if piece.finish_reason else piece for piece in super().step()]
+
+    bench = Bench(Kept())
+    (job,) = bench.run(event_of(stream=True, logprobs=1, max_tokens=2))
+    assert [piece.logprobs for piece in bench.sink.of("r1")] == [None]
+    assert len(completed(job).completion.logprobs or ()) == 2

@@ -278,7 +278,7 @@ def test_likelihoods_of_exactly_the_tokens_in_the_text() -> None:
 def test_no_likelihoods_unless_asked_for() -> None:
     backend = LocalBackend.load(TINY, Limits(rows=1))
     backend.add(_request(0, "the model", max_tokens=3))
-    assert [piece.logprobs for piece in _finish(backend)[0]] == [None] * 3
+    assert [(piece.logprobs, piece.likelihoods) for piece in _finish(backend)[0]] == [(None, ())] * 3
 
 
 def test_a_stop_string_across_tokens_cuts_the_text() -> None:

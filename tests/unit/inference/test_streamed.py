@@ -6,6 +6,7 @@ import pytest
 from tests.support.generation import Scripted, Sink, completed, event_of, job_of
 
 from penstock.contracts.errors import BackendUnavailable
+from penstock.contracts.events import TokenLikelihood
 from penstock_inference.backend import GenerationRequest, Piece, Provenance, RequestFault
 from penstock_inference.generating import Generating
 from penstock_inference.streamed import Streamed, Unfinished
@@ -50,6 +51,27 @@ def test_a_third_telling_follows_the_longest() -> None:
     assert _tell(stream, "one ", last=False) == [""]
     stream.begin_anew()
     assert _tell(stream, "one two three") == ["three"]
+
+
+def _tokens(text: str) -> tuple[TokenLikelihood, ...]:
+    return tuple(TokenLikelihood(token=letter, logprob=-1.0) for letter in text)
+
+
+def test_likelihoods_of_a_second_telling_are_told_from_where_the_first_stopped() -> None:
+    stream = Streamed()
+    stream.note(_tokens("ab"))
+    stream.note(_tokens("c"))
+    assert stream.likelihoods() == _tokens("abc")
+    stream.begin_anew()
+    for more in ("a", "bcd"):
+        stream.note(_tokens(more))
+    assert stream.likelihoods() == _tokens("d")
+    assert stream.likelihoods() is None
+    stream.note((), _tokens("abcdef"))
+    assert stream.likelihoods() == _tokens("ef")
+    stream.begin_anew()
+    stream.note((), _tokens("abcdefg"))
+    assert stream.likelihoods() == _tokens("g")
 
 
 def test_unfinished_streams_are_bounded_and_taken_once() -> None:

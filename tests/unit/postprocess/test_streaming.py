@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.contracts.errors import StageError
-from penstock.contracts.events import FinishReason, GenerationParameters, OutputFormat, StreamOpening
+from penstock.contracts.events import FinishReason, GenerationParameters, OutputFormat, StreamOpening, TokenLikelihood
 from penstock.contracts.streams import StreamState, TokensRestored, TokensScreened
 from penstock.runtime.streams import StreamOf
 from penstock.vault import VaultContents, VaultKeys, new_key
@@ -55,6 +55,7 @@ def run(
             text=text,
             state=state if last else None,
             finish_reason=reason if last else None,
+            logprobs=(TokenLikelihood(token=text, logprob=-1.0),) if text else None,
         )
         told += work.push(piece)
     assert work.ended
@@ -67,6 +68,30 @@ def run(
 
 def text_of(told: Sequence[TokensRestored]) -> str:
     return "".join(one.text for one in told)
+
+
+def tokens_of(told: Sequence[TokensRestored]) -> list[list[str]]:
+    """By piece, the tokens whose likelihoods it tells."""
+    return [[each.token for each in one.logprobs.content] if one.logprobs else [] for one in told]
+
+
+def test_likelihoods_go_with_their_text_and_keep_their_placeholders() -> None:
+    told = run(stream(), ["I know <PERS", "ON_1>. ", "And <EMAIL_ADDRESS_", "1> too. ", "End."])
+    assert [one.text for one in told[:2]] == ["I know ", 'Anna "Ann" Smith.']
+    assert tokens_of(told)[:2] == [[], ["I know <PERS", "ON_1>. "]]
+    assert [token for piece in tokens_of(told) for token in piece] == [
+        "I know <PERS",
+        "ON_1>. ",
+        "And <EMAIL_ADDRESS_",
+        "1> too. ",
+        "End.",
+    ]
+    assert "anna" not in "".join(one.model_dump_json(include={"logprobs"}) for one in told).lower()
+
+
+def test_a_stream_that_does_not_complete_tells_likelihoods_of_no_more_than_it_told() -> None:
+    told = run(stream(), ["One is here. ", "Two is", ""], state="blocked", reason=None)
+    assert (text_of(told), tokens_of(told)) == ("One is here.", [["One is here. "], []])
 
 
 def test_a_placeholder_in_two_pieces_is_restored_whole() -> None:
@@ -128,6 +153,10 @@ def test_a_completed_stream_is_the_results_content(words: list[str], size: int, 
     whole = run(stream(), [text], reason=reason)
     assert whole[-1].state == "completed"
     assert told[-1].state in ("completed", "withdrawn")
+    tokens = [token for piece in tokens_of(told) for token in piece]
+    assert tokens == [piece for piece in pieces if piece][: len(tokens)]
+    if told[-1].state == "completed":
+        assert "".join(tokens) == text
     if told[-1].state == "completed":
         assert text_of(told) == text_of(whole)
     assert text_of(run(stream(), pieces, reason=reason)) == text_of(told)

@@ -15,6 +15,7 @@ from penstock.contracts.events import (
     GenerationParameters,
     SealedVault,
     StreamOpening,
+    TokenLikelihood,
     TokensGenerated,
     Verdict,
 )
@@ -85,7 +86,13 @@ def run(
     told: list[TokensScreened] = []
     for number, text in enumerate(pieces):
         last = number == len(pieces) - 1
-        piece = TokensGenerated(request_id="r", sequence=number, text=text, finish_reason=end if last else None)
+        piece = TokensGenerated(
+            request_id="r",
+            sequence=number,
+            text=text,
+            finish_reason=end if last else None,
+            logprobs=(TokenLikelihood(token=text, logprob=-1.0),) if text else None,
+        )
         told += work.push(piece)
         if work.ended:
             break
@@ -97,6 +104,11 @@ def run(
 
 def text_of(told: Sequence[TokensScreened]) -> str:
     return "".join(one.text for one in told)
+
+
+def tokens_of(told: Sequence[TokensScreened]) -> str:
+    """The text of all tokens whose likelihoods were told."""
+    return "".join(each.token for one in told for each in one.logprobs or ())
 
 
 def letters(text: str) -> list[str]:
@@ -149,6 +161,25 @@ def test_what_was_told_and_turns_out_to_be_redacted_withdraws_the_stream() -> No
     assert (text_of(told), told[-1].state) == ("It is so. ", "withdrawn")
 
 
+def test_likelihoods_go_with_the_text_of_their_tokens() -> None:
+    told = run(["One is", " here. T", "wo is too. ", "Three"])
+    assert [one.text for one in told] == ["One is here. ", "Two is too. ", "Three"]
+    # the second token is told with the end of its text, not with its beginning
+    assert [tokens_of([one]) for one in told] == ["One is", " here. Two is too. ", "Three"]
+
+
+def test_from_a_redaction_on_there_are_no_likelihoods() -> None:
+    told = run(letters("It is so. Now mask this. And that end is told. Well."))
+    assert (tokens_of(told), told[-1].state) == ("It is so. Now ", "completed")
+    assert run(letters("A mask end"))[-1].logprobs is None
+
+
+@pytest.mark.parametrize("text", ["All is well. This is evil. More.", "All is well. evil"])
+def test_tokens_of_blocked_text_are_not_told(text: str) -> None:
+    told = run([*letters(text), ""])
+    assert (tokens_of(told), told[-1].state) == ("All is well. ", "blocked")
+
+
 def test_where_the_screen_cannot_run_nothing_is_told_and_nothing_is_changed() -> None:
     work = stream()
     (first,) = work.push(TokensGenerated(request_id="r", sequence=0, text="Well. "))
@@ -185,6 +216,10 @@ def test_a_completed_stream_tells_what_the_stage_lets_pass_and_no_stream_tells_m
     told = run(pieces, work=stream(hold=hold))
     verdicts = judge(text, "default")
     assert text_of(told) == text_of(run(pieces, work=stream(hold=hold)))
+    so_far = ""
+    for number, one in enumerate(told, 1):
+        so_far += tokens_of([one])
+        assert text_of(told[:number]).startswith(so_far), "a token was told before its text"
     assert "evil" not in text_of(told)
     assert "mask" not in text_of(told).replace("[REDACTED:mask]", "")
     if any(verdict.action == "block" for verdict in verdicts):
@@ -193,6 +228,8 @@ def test_a_completed_stream_tells_what_the_stage_lets_pass_and_no_stream_tells_m
         assert told[-1].state in ("completed", "withdrawn")
         if told[-1].state == "completed":
             assert text_of(told) == redact(text, verdicts)
+            if text_of(told) == text:
+                assert tokens_of(told) == text
         else:
             assert "mask" in text
 

@@ -27,6 +27,8 @@ class Answer:
         self._stream = TextStream(partial(_decoded, tokens), stop)
         self._starts: list[int] = []
         """Before each token, how many characters there were."""
+        self._found: list[TokenLikelihood] = []
+        """Of the tokens whose text is released."""
 
     def advance(self) -> str:
         """The text to release after the generation's newest token."""
@@ -42,17 +44,28 @@ class Answer:
         self.text += text
         return text
 
+    def fresh_likelihoods(self) -> tuple[TokenLikelihood, ...]:
+        """Of the tokens whose text was released in full since the last call; in the end of all that are in the text."""
+        chosen = self.sampler.chosen
+        if chosen is None:
+            return ()
+        before = len(self._found)
+        for number in range(before, len(self._starts)):
+            end = self._starts[number + 1] if number + 1 < len(self._starts) else self._stream.length
+            if self._starts[number] >= len(self.text) or (end > len(self.text) and self.finish_reason is None):
+                break
+            each = chosen[number]
+            text, spelled = self._spelled(each.token)
+            likeliest = tuple(self._likely(*other) for other in each.likeliest)
+            self._found.append(TokenLikelihood(token=text, logprob=each.logprob, bytes=spelled, top_logprobs=likeliest))
+        return tuple(self._found[before:])
+
     def likelihoods(self) -> tuple[TokenLikelihood, ...] | None:
         """Of the tokens that are in the text, where they are asked for."""
         if self.sampler.chosen is None:
             return None
-        found = []
-        for each, start in zip(self.sampler.chosen, self._starts, strict=True):
-            if start < len(self.text):
-                text, spelled = self._spelled(each.token)
-                likeliest = tuple(self._likely(*other) for other in each.likeliest)
-                found.append(TokenLikelihood(token=text, logprob=each.logprob, bytes=spelled, top_logprobs=likeliest))
-        return tuple(found)
+        self.fresh_likelihoods()
+        return tuple(self._found)
 
     def _likely(self, token: int, logprob: float) -> Likelihood:
         text, spelled = self._spelled(token)

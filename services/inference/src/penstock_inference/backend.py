@@ -84,6 +84,8 @@ class Beside:
     """From 1."""
     text: str
     finish_reason: FinishedBy | None = None
+    likelihoods: tuple[TokenLikelihood, ...] = ()
+    """As of a piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ class Piece:
     """The answer begins again with this piece: what came before belongs to one that was given up."""
     provenance: Provenance | None = None
     """At the end."""
+    likelihoods: tuple[TokenLikelihood, ...] = ()
+    """Of the tokens whose text ends in this piece, as they come; a backend may tell of all at the end alone."""
     logprobs: tuple[TokenLikelihood, ...] | None = None
     """Of all tokens of the text, with the last piece, where the request asks for them."""
     others: tuple[Alternative, ...] = ()

@@ -217,14 +217,17 @@ class Generating:
         request.tokens = piece.tokens
         request.pieces.append(piece.text)
         if piece.text or piece.finish_reason is not None:
+            request.stream(0).note(piece.likelihoods, piece.logprobs)
             self._stream(request, piece.text, piece.finish_reason)
         if piece.beside is not None:
+            request.stream(piece.beside.number).note(piece.beside.likelihoods)
             self._stream(request, piece.beside.text, piece.beside.finish_reason, piece.beside.number)
         if piece.finish_reason is None:
             return
         for number, other in enumerate(piece.others, 1):
             if not request.stream(number).ended:
                 request.stream(number).begin_anew()  # it is told whole here: what was told of it is held back
+                request.stream(number).note((), other.logprobs)
                 self._stream(request, other.text, other.finish_reason, number)
         del self._in_flight[piece.key]
         event = request.event
@@ -303,6 +306,7 @@ class Generating:
             sequence=stream.sequence,
             text=text,
             finish_reason=finish_reason,
+            logprobs=stream.likelihoods() if text or finish_reason not in (None, "cancelled") else None,
             opening=None
             if stream.sequence
             else StreamOpening(parameters=request.event.parameters, vault=request.event.vault),

@@ -228,6 +228,7 @@ class LocalBackend:
         if not answer.generation.tokens:
             return Piece(request.key, "", request.tokens)
         text = answer.advance()
+        fresh = answer.fresh_likelihoods()
         first, *others = request.answers
         shown = text if answer is first else ""
         if answer.finish_reason is not None:
@@ -236,8 +237,9 @@ class LocalBackend:
         if request.open or first.finish_reason is None:
             beside = None
             if answer is not first and (text or answer.finish_reason is not None):
-                beside = Beside(request.answers.index(answer), text, answer.finish_reason)
-            return Piece(request.key, shown, request.tokens, beside=beside)
+                beside = Beside(request.answers.index(answer), text, answer.finish_reason, fresh)
+            likelihoods = fresh if answer is first else ()
+            return Piece(request.key, shown, request.tokens, beside=beside, likelihoods=likelihoods)
         del self._requests[request.key]
         return Piece(
             request.key,

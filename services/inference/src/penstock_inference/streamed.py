@@ -3,12 +3,16 @@
 An answer begins again where its server died, or where a step failed and each request is tried alone. What the
 reader has is held back from the second telling, and the numbers go on. A second telling that says something
 else cannot take back the first: the stream ends there as cancelled, and the result has the answer. So a stream
-is the whole of one answer or the beginning of one, never parts of two.
+is the whole of one answer or the beginning of one, never parts of two. Likelihoods are told once, too, by their number.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+
+from penstock.contracts.events import TokenLikelihood
+from penstock.runtime.streams import MOST_LIKELIHOODS, likelihoods_in
 
 
 class Streamed:
@@ -21,10 +25,30 @@ class Streamed:
         self._told: list[str] = []
         self._again: str | None = None
         """The second telling so far, while it is shorter than the first."""
+        self._likelihoods = self._likelihoods_again = 0
+        """How many likelihoods the reader has, or is owed; how many this telling has brought."""
+        self._owed: list[TokenLikelihood] = []
 
     def begin_anew(self) -> None:
         """The answer begins again."""
         self._again = ""
+        self._likelihoods_again = 0
+
+    def note(self, more: Sequence[TokenLikelihood], whole: Sequence[TokenLikelihood] | None = None) -> None:
+        """The likelihoods that came with a text; `whole`, at the end, are those of all of the answer."""
+        if whole is None:
+            known = self._likelihoods_again
+            self._likelihoods_again += len(more)
+            fresh = more[max(0, self._likelihoods - known) :]
+        else:
+            fresh = whole[self._likelihoods :]
+        self._likelihoods += len(fresh)
+        self._owed += fresh
+
+    def likelihoods(self) -> tuple[TokenLikelihood, ...] | None:
+        """To go with the next piece; None where there are none, or more than a piece may have."""
+        owed, self._owed = tuple(self._owed), []
+        return owed if 0 < likelihoods_in(owed) <= MOST_LIKELIHOODS else None
 
     def more(self, text: str, *, last: bool) -> str | None:
         """Of the answer's next text, what the reader has not; None where the telling has come to differ."""

@@ -33,15 +33,21 @@ class PostprocessStage(PerRecord):
         self._trim = trim
         self.versions: Mapping[str, str] = {STAGE: release}
 
-    def beginning_of(self, text: str, parameters: GenerationParameters, entities: Mapping[str, str]) -> str:
-        """Of an answer that goes on, what its content will begin with as far as that can be told now."""
+    def beginning_of(self, text: str, parameters: GenerationParameters, entities: Mapping[str, str]) -> tuple[str, int]:
+        """Of an answer that goes on, what its content will begin with as far as that can be told now.
+
+        And how many characters of the text that is, rather too few: white space that follows them is counted.
+        """
         text, _ = cleaned(text, parameters.stop)
         if parameters.output.type != "text":
             # restoring may write the whole of it anew
-            return "" if entities else text.strip()
+            return ("", 0) if entities else (text.strip(), len(text))
+        told = text
         if self._trim == "sentence":
-            text, _ = trim_half_sentence(text)
-        return restore(without_beginning(text.rstrip()), entities)[0]
+            told, _ = trim_half_sentence(told)
+        told = without_beginning(told.rstrip())
+        space = len(text) - len(told) - len(text[len(told) :].lstrip())
+        return restore(told, entities)[0], len(told) + space
 
     def process_one(self, inbound: Inbound) -> RequestFinished:
         """The terminal result of one request.

@@ -1,8 +1,9 @@
 """Streamed answers as the one who asked shall see them: restored, and no further than the result will go along.
 
 What is told is always a beginning of what the result's content would be; at the end the stage's own function makes
-that content, and the stream is `completed` only where all of it was told. Screening is safety's work; order, repeats
-and ends are the runtime's (`penstock.runtime.streams`).
+that content, and the stream is `completed` only where all of it was told. Likelihoods are told as they are, with the
+text of their tokens: a placeholder stays one in them, as it does in the result's. Screening is safety's work; order,
+repeats and ends are the runtime's (`penstock.runtime.streams`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from penstock.contracts.errors import PenstockError
-from penstock.contracts.events import Alternative, FinishReason, StreamOpening
+from penstock.contracts.events import Alternative, FinishReason, StreamOpening, TokenLikelihood
+from penstock.contracts.results import ChoiceLogprobs
 from penstock.contracts.streams import StreamState, TokensRestored, TokensScreened
-from penstock.runtime.streams import MOST_CHARACTERS, StreamOf
+from penstock.runtime.streams import MOST_CHARACTERS, HeldLikelihoods, StreamOf
 from penstock.vault import VaultKeys
 from penstock_postprocess.stage import PostprocessStage
 
@@ -35,6 +37,7 @@ class RestoredStream:
             vault = keys.open(opening.vault, tenant=whose.tenant, conversation=whose.conversation_id)
             self._entities = vault.entities
         self._text = ""
+        self._likelihoods = HeldLikelihoods()
         self._looked = 0
         self._told = ""
         self._digest = hashlib.sha256()
@@ -51,6 +54,7 @@ class RestoredStream:
         self._text += piece.text
         if len(self._text) > MOST_CHARACTERS:
             return self.end("withdrawn")
+        self._likelihoods.put(piece.logprobs, len(self._text))
         if piece.state == "completed":
             return self._finish(piece.finish_reason or "stop")
         if piece.state is not None:
@@ -58,10 +62,10 @@ class RestoredStream:
         if (len(self._text) - self._looked) * _LOOKS < self._looked:
             return ()
         self._looked = len(self._text)
-        beginning = self._stage.beginning_of(self._text, self._parameters, self._entities)
+        beginning, covered = self._stage.beginning_of(self._text, self._parameters, self._entities)
         if len(beginning) <= len(self._told) or not beginning.startswith(self._told):
             return ()
-        return (self._piece(beginning[len(self._told) :]),)
+        return (self._piece(beginning[len(self._told) :], self._likelihoods.take(covered)),)
 
     def end(self, state: StreamState) -> Sequence[TokensRestored]:
         """The end; what is held is dropped."""
@@ -75,24 +79,36 @@ class RestoredStream:
             return self.end("failed")
         if not content.startswith(self._told):
             return self.end("withdrawn")
-        return (self._piece(content[len(self._told) :], state="completed", reason=reason),)
+        likelihoods = self._likelihoods.take(len(self._text))
+        return (self._piece(content[len(self._told) :], likelihoods, state="completed", reason=reason),)
 
     def _piece(
-        self, text: str, *, state: StreamState | None = None, reason: FinishReason | None = None
+        self,
+        text: str,
+        likelihoods: tuple[TokenLikelihood, ...] | None = None,
+        *,
+        state: StreamState | None = None,
+        reason: FinishReason | None = None,
     ) -> TokensRestored:
         sequence, self._sequence = self._sequence, self._sequence + 1
         self._told += text
         self._digest.update(text.encode("utf-8", "replace"))
         self._ended = state is not None
+        logprobs = None if likelihoods is None else ChoiceLogprobs(content=likelihoods)
         if state is None:
             return TokensRestored(
-                request_id=self._whose.request_id, index=self._whose.index, sequence=sequence, text=text
+                request_id=self._whose.request_id,
+                index=self._whose.index,
+                sequence=sequence,
+                text=text,
+                logprobs=logprobs,
             )
         return TokensRestored(
             request_id=self._whose.request_id,
             index=self._whose.index,
             sequence=sequence,
             text=text,
+            logprobs=logprobs,
             final=True,
             state=state,
             finish_reason=reason,

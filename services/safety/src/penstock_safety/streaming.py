@@ -6,6 +6,9 @@ the stream is `completed` only where it told exactly what the stage lets pass. T
 is never told: a stream ends before it, or has `[REDACTED:label]` in its place. What was told cannot be taken back:
 where it turns out to be part of what is redacted, the stream is withdrawn.
 
+Likelihoods go with the text of their tokens. A whole answer that is redacted has none; a stream has none from the
+piece on in which the first redaction stands.
+
 Restoring placeholders is postprocess's work; order, repeats and ends are the runtime's (`penstock.runtime.streams`).
 """
 
@@ -14,9 +17,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from penstock.contracts.events import FinishReason, StreamOpening, TokensGenerated, Verdict
+from penstock.contracts.events import FinishReason, StreamOpening, TokenLikelihood, TokensGenerated, Verdict
 from penstock.contracts.streams import StreamState, TokensScreened
-from penstock.runtime.streams import MOST_CHARACTERS, StreamOf
+from penstock.runtime.streams import MOST_CHARACTERS, HeldLikelihoods, StreamOf
 from penstock_safety.stage import redact
 
 Judge = Callable[[str, str], list[Verdict]]
@@ -48,6 +51,7 @@ class ScreenedStream:
         """How much of the text was told, or redacted."""
         self._told = ""
         self._redacted: list[tuple[int, int]] = []
+        self._likelihoods = HeldLikelihoods()
         self._sequence = 0
         self._ended = False
 
@@ -64,16 +68,18 @@ class ScreenedStream:
         if len(text) > MOST_CHARACTERS:
             return self.end("withdrawn")
         if piece.finish_reason is not None:  # a kept answer may come in one piece, however long
-            return self._finish(text, piece.finish_reason)
+            return self._finish(text, piece.finish_reason, piece.logprobs)
         if len(text) - self._done > MOST_HELD:
             return self.end("withdrawn")
         cut = self._cut(text)
         if cut == self._done:
             self._text = text
+            self._likelihoods.put(piece.logprobs, len(text))
             return ()
         start = max(0, self._done - self._overlap)
         verdicts = [_moved(verdict, start) for verdict in self._judge(text[start:], self._whose.tenant)]
         self._text = text
+        self._likelihoods.put(piece.logprobs, len(text))
         if any(verdict.action == "block" and verdict.start < cut for verdict in verdicts):
             return self.end("blocked")
         redacted = [verdict for verdict in verdicts if verdict.action == "redact"]
@@ -89,13 +95,19 @@ class ScreenedStream:
         """The end; what is held is dropped."""
         return (self._piece("", state=state),)
 
-    def _finish(self, text: str, reason: FinishReason) -> Sequence[TokensScreened]:
+    def _finish(
+        self, text: str, reason: FinishReason, likelihoods: tuple[TokenLikelihood, ...] | None
+    ) -> Sequence[TokensScreened]:
         verdicts = self._judge(text, self._whose.tenant)
         if any(verdict.action == "block" for verdict in verdicts):
             return self.end("blocked")
         whole = redact(text, verdicts)
         if not whole.startswith(self._told):
             return self.end("withdrawn")
+        self._likelihoods.put(likelihoods, len(text))
+        if whole != text:
+            self._likelihoods.drop()
+        self._done = len(text)
         return (self._piece(whole[len(self._told) :], state="completed", reason=reason),)
 
     def _cut(self, text: str) -> int:
@@ -115,6 +127,8 @@ class ScreenedStream:
         )
 
     def _tell(self, text: str, cut: int, redacted: Sequence[Verdict]) -> Sequence[TokensScreened]:
+        if redacted:
+            self._likelihoods.drop()
         self._redacted += [(verdict.start + self._done, verdict.end + self._done) for verdict in redacted]
         self._done = cut
         if not text:
@@ -136,6 +150,7 @@ class ScreenedStream:
             state=state,
             finish_reason=reason,
             opening=opening,
+            logprobs=self._likelihoods.take(self._done) if text or state == "completed" else None,
         )
 
 

@@ -303,6 +303,8 @@ class TokensGenerated(Message):
     """Set on the last piece."""
     opening: StreamOpening | None = None
     """On the first piece."""
+    logprobs: tuple[TokenLikelihood, ...] | None = None
+    """Of the tokens whose text ends in this piece, where asked for."""
     ended: Literal["cancelled", "expired", "failed"] | None = None
     """The request ended so, without its answer. Whoever says it need not know how far the stream has come: the piece
     has no text, the sequence `CLOSING_SEQUENCE`, and says nothing where no stream is open."""

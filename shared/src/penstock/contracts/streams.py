@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from penstock.contracts.base import Message
-from penstock.contracts.events import FinishReason, StreamOpening
+from penstock.contracts.events import FinishReason, StreamOpening, TokenLikelihood
 from penstock.contracts.request import Identifier
+from penstock.contracts.results import ChoiceLogprobs
 
 StreamState = Literal["completed", "blocked", "cancelled", "withdrawn", "failed", "expired"]
 """How a stream ended.
@@ -39,6 +40,8 @@ class TokensScreened(Message):
     """On the last piece of a completed stream."""
     opening: StreamOpening | None = None
     """On the first piece."""
+    logprobs: tuple[TokenLikelihood, ...] | None = None
+    """Of the tokens whose text ends in this piece, where asked for; none from the first redaction on."""
 
 
 class TokensRestored(Message):
@@ -51,6 +54,8 @@ class TokensRestored(Message):
     text: str
     index: Annotated[int, Field(ge=0)] = 0
     """Which of several answers; each is a stream of its own."""
+    logprobs: ChoiceLogprobs | None = None
+    """Of tokens whose text all pieces so far have; all pieces' together are those of the result."""
     final: bool = False
     """Whether this is the last piece; the fields below are set on it alone."""
     state: StreamState | None = None

@@ -9,6 +9,7 @@ sequence numbers.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -17,7 +18,7 @@ import structlog
 
 from penstock.contracts.base import Message
 from penstock.contracts.errors import PenstockError, RetriableError
-from penstock.contracts.events import StreamOpening, TokensGenerated
+from penstock.contracts.events import StreamOpening, TokenLikelihood, TokensGenerated
 from penstock.contracts.headers import RequestHeaders
 from penstock.contracts.streams import StreamState, TokensScreened
 from penstock.runtime.logging import frames
@@ -32,6 +33,50 @@ _Name = tuple[Place, str, int]
 
 MOST_CHARACTERS = 524_288
 """Of one stream; a longer one is withdrawn, the result has the answer."""
+
+
+MOST_LIKELIHOODS = 16_384
+"""In one piece: tokens, and those beside them. About 2 MiB."""
+
+
+def likelihoods_in(tokens: Sequence[TokenLikelihood]) -> int:
+    """How many there are, those beside the tokens among them."""
+    return sum(1 + len(each.top_logprobs) for each in tokens)
+
+
+class HeldLikelihoods:
+    """The likelihoods of one stream's tokens, until the text of these is told.
+
+    Once more are held than one piece may have, the stream has none any more: its result has all.
+    """
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[int, tuple[TokenLikelihood, ...]]] = deque()
+        self._weight = 0
+        self._dropped = False
+
+    def put(self, tokens: tuple[TokenLikelihood, ...] | None, end: int) -> None:
+        """Hold those of tokens whose text ends at most `end` characters into the answer."""
+        if not tokens or self._dropped:
+            return
+        self._held.append((end, tokens))
+        self._weight += likelihoods_in(tokens)
+        if self._weight > MOST_LIKELIHOODS:
+            self.drop()
+
+    def take(self, told: int) -> tuple[TokenLikelihood, ...] | None:
+        """Those of tokens within the first `told` characters that were not taken before; None where there are none."""
+        taken: list[TokenLikelihood] = []
+        while self._held and self._held[0][0] <= told:
+            taken += self._held.popleft()[1]
+        self._weight -= likelihoods_in(taken)
+        return tuple(taken) or None
+
+    def drop(self) -> None:
+        """Have none from here on."""
+        self._held.clear()
+        self._weight = 0
+        self._dropped = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ from penstock.contracts.events import (
     CLOSING_SEQUENCE,
     FinishReason,
     GenerationParameters,
+    Likelihood,
     StreamOpening,
+    TokenLikelihood,
     TokensGenerated,
 )
 from penstock.contracts.streams import StreamState, TokensScreened
-from penstock.runtime.streams import StreamOf, Streams, Told
+from penstock.runtime.streams import MOST_LIKELIHOODS, HeldLikelihoods, StreamOf, Streams, Told
 
 OPENING = StreamOpening(parameters=GenerationParameters(model="m", max_tokens=5))
 PLACE = ("llm.tokens", 0)
@@ -223,3 +225,29 @@ def test_a_partition_is_read_again_from_where_its_oldest_open_stream_began(bench
     assert bench.streams.oldest(PLACE) == 102
     bench.streams.drop([PLACE])
     assert bench.streams.oldest(PLACE) is None
+
+
+def token(text: str, beside: int = 0) -> TokenLikelihood:
+    others = tuple(Likelihood(token="x", logprob=-2.0) for _ in range(beside))
+    return TokenLikelihood(token=text, logprob=-1.0, top_logprobs=others)
+
+
+def test_likelihoods_are_held_until_all_of_their_text_is_told() -> None:
+    held = HeldLikelihoods()
+    held.put((token("a"), token("b")), 2)
+    held.put(None, 3)
+    held.put((token("d"),), 4)
+    assert held.take(1) is None
+    assert held.take(3) == (token("a"), token("b"))
+    assert (held.take(4), held.take(4)) == ((token("d"),), None)
+
+
+def test_of_more_likelihoods_than_a_piece_may_have_the_stream_has_none_from_there_on() -> None:
+    held = HeldLikelihoods()
+    held.put((token("a", MOST_LIKELIHOODS - 1),), 1)
+    assert held.take(1) is not None
+    held.put((token("b", MOST_LIKELIHOODS - 1),), 2)
+    held.put((token("c"),), 3)
+    assert held.take(3) is None
+    held.put((token("d"),), 4)
+    assert held.take(4) is None

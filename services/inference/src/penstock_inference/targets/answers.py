@@ -178,7 +178,9 @@ class Answers:
                     self._meters.first(target, self._now() - began)
                 call.take(chunk)
                 if chunk.text:
-                    told.more(Piece(request.key, text.add(chunk.text), call.output_tokens))
+                    told.more(
+                        Piece(request.key, text.add(chunk.text), call.output_tokens, likelihoods=chunk.likelihoods)
+                    )
         told.more(
             Piece(
                 request.key,

@@ -26,6 +26,8 @@ class Chunk:
     """As the target names what answered: a server with its fingerprint, a local model by its digest."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """What else made the answer what it is."""
+    likelihoods: tuple[TokenLikelihood, ...] = ()
+    """As of `backend.Piece`."""
     logprobs: tuple[TokenLikelihood, ...] | None = None
     others: tuple[Alternative, ...] = ()
     """Both at the end, as in `backend.Piece`."""

@@ -163,6 +163,7 @@ class LocalClient:
             output_tokens=piece.tokens,
             model=versions.pop("model", ""),
             versions=versions,
+            likelihoods=piece.likelihoods,
             logprobs=piece.logprobs,
             others=piece.others,
         )

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError
 from llguidance import LLMatcher, LLTokenizer
 
 from penstock.contracts.errors import ConfigurationError, InvalidRequest, StageError
 from penstock.contracts.events import OutputFormat
 from penstock.contracts.request import schema_of
+from penstock.text import json_schemas
 from penstock.text.placeholders import PLACEHOLDER
 
 _FIELD: Final = "response_format.json_schema"
@@ -33,6 +36,8 @@ _KEYWORDS: Final = {
     "multipleOf", "not", "oneOf", "pattern", "patternProperties", "prefixItems", "properties", "propertyNames",
     "required", "then", "type", "unevaluatedItems", "unevaluatedProperties", "uniqueItems",
 }  # fmt: skip
+_NO_FORMATS: Final = FormatChecker(formats=())
+"""Patterns are not Python's: the grammar's are the ones that count."""
 _REASONS: Final = (
     ("Unsatisfiable", "nothing can satisfy it"),
     ("Unknown format", "it names a format that is not known"),
@@ -109,14 +114,23 @@ class Grammars:
             raise _refused("it is not JSON", code="invalid_json_schema") from None
         if not isinstance(schema, dict):
             raise _refused("it is not an object", code="invalid_json_schema")
-        # a schema's own settings of the library would undo ours
-        schema = {name: value for name, value in schema.items() if name != "x-guidance"}
-        grammar = LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), overrides={"whitespace_pattern": _WHITE_SPACE, "lenient": False}
-        )
-        matcher = LLMatcher(self._tokens, grammar, log_level=0)
-        if matcher.is_error():
-            raise _refused(_reason(matcher.get_error()), code="unsupported_json_schema")
+        if not json_schemas.is_known(schema):
+            raise _refused("its $schema names no draft that is known", code="unsupported_json_schema")
+        try:
+            # a schema's own settings of the library would undo ours
+            schema = {name: value for name, value in json_schemas.modern(schema).items() if name != "x-guidance"}
+            grammar = LLMatcher.grammar_from_json_schema(
+                json.dumps(schema), overrides={"whitespace_pattern": _WHITE_SPACE, "lenient": False}
+            )
+            matcher = LLMatcher(self._tokens, grammar, log_level=0)
+            if matcher.is_error():
+                raise _refused(_reason(matcher.get_error()), code="unsupported_json_schema")
+            # the library passes over forms of keywords that no draft has, which fail the check of the answer
+            Draft202012Validator.check_schema(schema, format_checker=_NO_FORMATS)
+        except SchemaError:
+            raise _refused("it breaks the rules of its own draft", code="invalid_json_schema") from None
+        except RecursionError:
+            raise _refused("it is nested too deeply", code="unsupported_json_schema") from None
         return matcher
 
 

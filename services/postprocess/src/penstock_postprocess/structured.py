@@ -23,6 +23,7 @@ from referencing.exceptions import Unresolvable
 
 from penstock.contracts.errors import InvalidRequest, StageError
 from penstock.contracts.request import schema_of
+from penstock.text import json_schemas
 
 INVALID_OUTPUT = "invalid_json_output"
 INVALID_SCHEMA = "invalid_json_schema"
@@ -82,8 +83,12 @@ def check(value: Any, schema: Any) -> None:
     if not isinstance(schema, dict):
         raise _bad_schema("it is not an object")
     # a class, whose `check_schema` and `descend` the library's stubs leave out
-    base: Any = validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    base: Any = jsonschema.Draft202012Validator
     try:
+        if json_schemas.is_known(schema):
+            schema = json_schemas.modern(schema)
+        else:
+            base = validators.validator_for(schema, default=base)
         base.check_schema(schema, format_checker=_DIALECT)
         if all(f'"{keyword}":' in dump(schema) for keyword in ("patternProperties", "unevaluatedProperties")):
             # the library matches the patterns of a schema's parts itself, without a limit

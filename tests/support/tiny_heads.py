@@ -7,7 +7,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from penstock_tuning.data.example import PII, Example, Span
+from penstock.heads.spans import Span
+from penstock_tuning.data.example import PII, Example
 from penstock_tuning.encoder.tokenizer import train_tokenizer
 from penstock_tuning.heads.config import HeadsConfig, Task, load_config
 from penstock_tuning.heads.prepare import Prepared, load_prepared, make_rows

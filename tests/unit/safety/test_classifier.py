@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from penstock.contracts.errors import ConfigurationError
-from penstock_safety.classifier import BLOCK_SCORE, FLAG_SCORE, SHIPPED, AbuseClassifier
+from penstock_safety.classifier import SHIPPED, AbuseClassifier
+from penstock_safety.scale import BLOCK_SCORE, FLAG_SCORE
 
 MEBIBYTE = 1 << 20
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from tests.support.tuning_data import entry, write_manifest
 
+from penstock.heads.spans import Span
 from penstock_tuning.data import build as building
 from penstock_tuning.data import manifest as manifests
 from penstock_tuning.data.balance import weighted
 from penstock_tuning.data.build import build
 from penstock_tuning.data.cleaning import clean
 from penstock_tuning.data.errors import DataError, ManifestError
-from penstock_tuning.data.example import Example, Span, read_examples, write_examples
+from penstock_tuning.data.example import Example, read_examples, write_examples
 from penstock_tuning.data.languages import guess_language
 from penstock_tuning.data.loading import cut, load_source
 from penstock_tuning.data.similar import NearIndex, Sequences, shingles, signature, words

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from penstock_tuning.data.example import PII, SAFETY, Example, Span
+from penstock.heads.spans import Span
+from penstock_tuning.data.example import PII, SAFETY, Example
 from penstock_tuning.evaluate import names, page, pairs, safety, tables
 from penstock_tuning.evaluate.bootstrap import Estimate
 from penstock_tuning.evaluate.figures import MEAN, Figure, Sheet, large

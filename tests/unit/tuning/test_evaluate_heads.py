@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from penstock.heads.spans import Span
 from penstock_tuning.__main__ import app
-from penstock_tuning.data.example import SAFETY, Example, Span
+from penstock_tuning.data.example import SAFETY, Example
 from penstock_tuning.evaluate import page, tables
 from penstock_tuning.evaluate.cli import _folders
 from penstock_tuning.evaluate.errors import EvaluationError, ModelFolderError
@@ -52,7 +53,7 @@ def stricter(folder: Path) -> Path:
     shutil.copytree(FAKE, folder)
     config = json.loads((folder / "config.json").read_text())
     for own in config["heads"]["safety"]["thresholds"].values():
-        own["flag"] = 2.0
+        own["flag"] = own["block"] = 1.0
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

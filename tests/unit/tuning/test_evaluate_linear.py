@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock.heads.spans import Span
 from penstock_tuning.data.build import Built
-from penstock_tuning.data.example import SAFETY, Example, Span, write_examples
+from penstock_tuning.data.example import SAFETY, Example, write_examples
 from penstock_tuning.evaluate.results import LINEAR, Splits, measure
 
 pytest.importorskip("sklearn", reason="scikit-learn is an extra of penstock-tuning (abuse)")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from penstock_tuning.data.example import Span
+from penstock.heads.spans import Span
 from penstock_tuning.evaluate import metrics
 from penstock_tuning.evaluate.bootstrap import draw, estimate
 from penstock_tuning.evaluate.metrics import Statistic

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock_tuning.data.example import SAFETY, Example, Span
+from penstock.heads.spans import Span, spans_of
+from penstock_tuning.data.example import SAFETY, Example
 from penstock_tuning.heads.calibrate import (
     Calibrated,
     Platt,
@@ -21,7 +22,6 @@ from penstock_tuning.heads.calibrate import (
 )
 from penstock_tuning.heads.config import load_config
 from penstock_tuning.heads.measure import Scores, calibrated_scores, change, limits, similarity, tag_limits
-from penstock_tuning.heads.runtime import spans_of
 
 RNG = np.random.default_rng(5)
 

@@ -11,8 +11,10 @@ import pytest
 from tests.support.tiny_heads import config, examples, prepared, tokenizer
 from typer.testing import CliRunner
 
+from penstock.heads.spans import Span
+from penstock.heads.windows import cuts, pair_windows
 from penstock_tuning.__main__ import app
-from penstock_tuning.data.example import HARM, PII, SAFETY, Example, Span
+from penstock_tuning.data.example import HARM, PII, SAFETY, Example
 from penstock_tuning.data.manifest import load as load_manifest
 from penstock_tuning.encoder.config import load_config as load_encoder
 from penstock_tuning.encoder.errors import RunMismatchError
@@ -20,7 +22,7 @@ from penstock_tuning.encoder.tokenizer import SPECIAL
 from penstock_tuning.heads import prepare as preparing
 from penstock_tuning.heads.batches import Batches, fixed, placed, turns
 from penstock_tuning.heads.config import load_config
-from penstock_tuning.heads.encode import closest, cuts, pair_windows, pii_windows, safety_windows
+from penstock_tuning.heads.encode import closest, pii_windows, safety_windows
 from penstock_tuning.heads.errors import EncoderMissingError, HeadsConfigError
 from penstock_tuning.heads.prepare import Rows, prepare
 from penstock_tuning.heads.record import find_encoder

@@ -21,7 +21,10 @@ SHORTEST_KNOWN: Final = 6
 
 
 class PlaceholderBook:
-    """One conversation's map, grown by one request. `types` are the entity types that placeholders may name."""
+    """One conversation's map, grown by one request.
+
+    `types` are the entity types that new placeholders may name; those of the map stay known, whatever found them.
+    """
 
     def __init__(self, entities: Mapping[str, str], types: Sequence[str], max_entities: int) -> None:
         self._types = frozenset(types) | {LITERAL}
@@ -37,6 +40,7 @@ class PlaceholderBook:
         for name, text in entities.items():
             match = PLACEHOLDER.fullmatch(name)
             if match is not None:
+                self._types |= {match.group(1)}
                 self._index(match.group(1), int(match.group(2)), name, text)
 
     @property

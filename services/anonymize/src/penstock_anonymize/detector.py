@@ -1,4 +1,4 @@
-"""A text to the places of personal data in it: Presidio's recognizers, without spaCy and without waste.
+"""A text to the places of personal data in it: Presidio's recognizers, without spaCy and without waste, and a model.
 
 A text is folded to ASCII digits, signs and spaces of the same length, cut into overlapping chunks, and
 shown to those scanners whose conditions it meets. Weak findings count only where one of the recognizer's
@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Final
 
 from penstock.contracts.errors import PenstockError, StageError
+from penstock_anonymize.names import Names
 from penstock_anonymize.recognizers import ENTITIES, Entry, Roster, digest, rosters
 from penstock_anonymize.scanners import Span
 
@@ -40,19 +41,41 @@ _FOLD: Final[dict[int, str]] = {
 
 
 class Detector:
-    """Finds personal data. `entities` limits it to some types; None looks for all."""
+    """Finds personal data. `entities` limits it to some types, None looks for all; `names` finds what has no form."""
 
-    def __init__(self, threshold: float = DEFAULT_THRESHOLD, entities: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        threshold: float = DEFAULT_THRESHOLD,
+        entities: Sequence[str] | None = None,
+        names: Names | None = None,
+    ) -> None:
         self._threshold = threshold
         self._rosters = rosters(entities)
+        self._names = names
+        self.types = (*ENTITIES, *(names.types if names else ()))
+        """Every entity type that a placeholder may have."""
         found_by = f"presidio-analyzer/{version('presidio-analyzer')} phonenumbers/{version('phonenumbers')}"
         self.version = f"{found_by} {digest(ENTITIES if entities is None else entities, threshold)}"
+        if names:
+            self.version += f" {names.version}"
 
-    def detect(self, text: str, language: str | None = None) -> list[Span]:
+    def names(self, texts: Sequence[str]) -> list[list[Span]]:
+        """What only the model finds, of many texts at once; raises RetriableError where it cannot answer."""
+        return self._names.find(texts) if self._names else [[] for _ in texts]
+
+    def detect(self, text: str, language: str | None = None, names: Sequence[Span] | None = None) -> list[Span]:
         """Disjoint spans in order. An unknown language runs the recognizers of all of them.
 
-        Raises StageError where a recognizer fails: a text that could not be searched is never taken for clean.
+        `names` are those of this text, where they have been looked for before. Raises StageError where a recognizer
+        fails: a text that could not be searched is never taken for clean.
         """
+        if names is None:
+            (names,) = self.names([text])
+        found = self._forms(text, language)
+        # a name within a page's or mail's address tells nothing that this does not hide
+        return merge([*found, *(name for name in names if not _within(name, found))]) if names else found
+
+    def _forms(self, text: str, language: str | None) -> list[Span]:
         roster = self._rosters.get(language) or self._rosters[None]
         folded = text if text.isascii() else text.translate(_FOLD)
         spans: list[Span] = []
@@ -97,6 +120,10 @@ class Detector:
             and entry.words is not None
             and bool(entry.words.search(_words_before(chunk, span.start)))
         )
+
+
+def _within(span: Span, others: Sequence[Span]) -> bool:
+    return any(other.start <= span.start and span.end <= other.end for other in others)
 
 
 def _words_before(chunk: str, position: int) -> str:

@@ -11,7 +11,7 @@ from penstock.runtime.relay import Relaying
 from penstock.runtime.stage import Stage
 from penstock.runtime.streams import StreamOf
 from penstock_safety import policy as policies
-from penstock_safety.registry import registry
+from penstock_safety.registry import Registry
 from penstock_safety.screen import Screener
 from penstock_safety.settings import Settings
 from penstock_safety.stage import SafetyStage
@@ -47,7 +47,7 @@ def build_streams(settings: Settings, _resources: Resources | None = None) -> Re
 
 def _built(settings: Settings) -> tuple[SafetyStage, Screener]:
     policy = policies.load(settings.safety_policy)
-    detectors = registry(settings.safety_abuse_model, settings.safety_threads)
+    detectors = Registry(settings.safety_abuse_model, settings.safety_heads_model, settings.safety_threads)
     policy.check(detectors)
     screener = Screener(
         [detectors[name] for name in policy.detectors],

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from penstock.contracts.errors import ConfigurationError
 from penstock_safety.detector import Finding
 from penstock_safety.features import FeatureSettings, ngram_ids, pad, segments
+from penstock_safety.scale import FLOOR, scaled
 
 # The runtime reports usage to its maker unless told otherwise before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -28,19 +29,11 @@ import onnxruntime  # the variable above has to be set first
 
 SHIPPED: Final = Path(str(resources.files("penstock_safety"))) / "models" / "abuse"
 LABEL: Final = "abuse"
-FLAG_SCORE: Final = 0.5
-BLOCK_SCORE: Final = 0.8
-FLOOR: Final = 0.3
-"""Lower scores are not reported."""
 BATCH_SEGMENTS: Final = 256
 
 
 class AbuseClassifier:
-    """Implements `Detector`.
-
-    The score is the probability on a scale that every model shares: 0.5 is the model's threshold for one per cent
-    false positives on ordinary requests, 0.8 the one for a tenth of a per cent.
-    """
+    """Implements `Detector`. The score is the probability on the scale that every model shares (`scale`)."""
 
     name = "abuse_classifier"
     labels = frozenset({LABEL})
@@ -100,6 +93,5 @@ class AbuseClassifier:
         return probabilities
 
     def score(self, probability: float) -> float:
-        """The probability on the shared scale: piecewise linear through the two thresholds."""
-        points = (0.0, self.flag_threshold, self.block_threshold, 1.0)
-        return round(float(np.interp(probability, points, (0.0, FLAG_SCORE, BLOCK_SCORE, 1.0))), 4)
+        """The probability on the shared scale."""
+        return scaled(probability, self.flag_threshold, self.block_threshold)

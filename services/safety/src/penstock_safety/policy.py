@@ -23,6 +23,9 @@ from penstock_safety.detector import Detector, digest_of
 DIRECTIONS: Final[tuple[Direction, ...]] = ("prompt", "response")
 SEVERITY: Final[Mapping[Action, int]] = {"allow": 0, "flag": 1, "redact": 2, "block": 3}
 SETTING: Final = "PENSTOCK_SAFETY_POLICY"
+DEFAULT: Final = "default"
+BUILT_IN: Final = {DEFAULT: "default_policy.yaml", "heads": "heads_policy.yaml"}
+"""The policies that come with the service, by the names that the setting takes."""
 
 
 class _Strict(BaseModel):
@@ -136,13 +139,14 @@ class Policy(_Strict):
 
 
 def load(path: Path | None = None) -> Policy:
-    """Reads a policy file, the built-in one where there is no path. Raises ConfigurationError naming the key."""
+    """Reads a policy file, or a built-in one by its name, the default one where there is no path.
+
+    Raises ConfigurationError naming the key.
+    """
+    name = DEFAULT if path is None else str(path)
+    source = resources.files("penstock_safety").joinpath(BUILT_IN[name]) if name in BUILT_IN else Path(name)
     try:
-        text = (
-            resources.files("penstock_safety").joinpath("default_policy.yaml").read_text("utf-8")
-            if path is None
-            else path.read_text("utf-8")
-        )
+        text = source.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{SETTING}: the policy file {path} cannot be read ({type(error).__name__})", field=SETTING

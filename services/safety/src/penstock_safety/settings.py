@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from penstock.heads import SHIPPED as HEADS
 from penstock.runtime.settings import ServiceSettings
 from penstock_safety.classifier import SHIPPED
 
@@ -15,10 +16,14 @@ class Settings(ServiceSettings):
     """What the safety service adds to the shared settings."""
 
     safety_policy: Path | None = Field(
-        default=None, description="Policy file (YAML); the built-in policy where absent."
+        default=None,
+        description="Policy file (YAML), or `default` or `heads`, the built-in ones; the first where absent.",
     )
     safety_abuse_model: Path = Field(
         default=SHIPPED, description="Folder with the abusive-language model.onnx and its config.json."
+    )
+    safety_heads_model: Path = Field(
+        default=HEADS, description="Folder of heads for the detector of that name; read where the policy lists it."
     )
     safety_window_chars: Annotated[int, Field(ge=256, le=1_000_000)] = Field(
         default=8_000, description="Characters of one window of long text."
@@ -37,7 +42,7 @@ class Settings(ServiceSettings):
         default=30.0, description="Longest one call of all detectors; later, its requests wait and are tried again."
     )
     safety_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Threads of the classifier within one call."
+        default=1, description="Threads of a model within one call."
     )
 
     @field_validator("safety_window_overlap_chars")

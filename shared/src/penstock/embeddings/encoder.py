@@ -8,23 +8,16 @@ that pools by itself is not one of these.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-# the runtime reports usage to its maker unless told otherwise before the first import
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from penstock.contracts.errors import ConfigurationError
+from penstock.embeddings import opening
 from penstock.embeddings.batches import batches
-from penstock.models.digests import ENCODER_FILES, encoder_digest, sha256_of
 
 Embeddings = NDArray[np.float32]
 """[texts, dimensions], each row of length 1; 0 where a text has no tokens, or too many."""
@@ -43,16 +36,19 @@ class Encoder:
         nothing: its vector is 0. `threads` are those of a pass, `batch_tokens` the most tokens in one, padding
         included.
         """
-        config = _config(folder)
-        self._limit = _positions(config, folder)
+        what = f"the encoder in {folder}"
+        config = opening.read_config(folder, what)
+        self._limit = opening.positions(config, what)
         self._batch_tokens = batch_tokens
-        self._tokenizer = _tokenizer(folder, self._limit if truncates else None)
+        self._tokenizer = opening.open_tokenizer(folder, what)
+        if truncates:
+            self._tokenizer.enable_truncation(self._limit)
         pad = config.get("pad_token_id")
         self._pad = pad if isinstance(pad, int) and pad >= 0 else 0
-        self._session = _session(folder, threads)
+        self._session = opening.open_session(folder / opening.GRAPH, threads, what)
         self._takes = _checked(self._session, folder)
         self.dimensions = _dimensions(self._session, folder)
-        self.digest = encoder_digest({name: sha256_of(folder / name) for name in _names(folder)})
+        self.digest = opening.digest_of(folder)
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
         """One vector for each text, in order."""
@@ -88,61 +84,6 @@ def pool(vectors: NDArray[Any], mask: NDArray[np.int64]) -> Embeddings:
     mean = summed / np.maximum(weights.sum(axis=1), 1.0)
     unit: Embeddings = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), _SMALLEST)
     return unit
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name in ENCODER_FILES or ".onnx" in path.name]
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"the encoder in {folder} cannot be read: config.json ({type(error).__name__}); it needs config.json, "
-            "tokenizer.json and model.onnx in the Hugging Face layout"
-        ) from error
-    if not isinstance(config, dict):
-        raise ConfigurationError(f"{path} holds no JSON object; export the encoder again")
-    return config
-
-
-def _positions(config: dict[str, Any], folder: Path) -> int:
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions < 3:
-        raise ConfigurationError(f"{folder / 'config.json'}: max_position_embeddings is no number of tokens")
-    return positions
-
-
-def _tokenizer(folder: Path, most_tokens: int | None) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for a bad file
-        raise ConfigurationError(
-            f"the encoder in {folder} cannot be read: tokenizer.json ({type(error).__name__})"
-        ) from error
-    tokenizer.encode_special_tokens = True  # what stands in a text is text, whatever it spells
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    if most_tokens is not None:
-        tokenizer.enable_truncation(most_tokens)
-    return tokenizer
-
-
-def _session(folder: Path, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library's errors share no base below Exception
-        raise ConfigurationError(
-            f"the encoder in {folder} cannot be opened: model.onnx ({type(error).__name__})"
-        ) from error
 
 
 def _checked(session: Any, folder: Path) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penstock.heads.spans import Span
+
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
 TASKS = ("safety", "pii", "entailment", "similarity", "text")
 RESOURCE = "resource"
@@ -43,15 +45,6 @@ LABELS: dict[str, tuple[str, ...]] = {
     "text": (),
     RESOURCE: (),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A labelled piece of a text: offsets in code points, the end exclusive."""
-
-    start: int
-    end: int
-    label: str
 
 
 @dataclass(frozen=True, slots=True)

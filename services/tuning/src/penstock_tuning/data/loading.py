@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from penstock.heads.spans import Span
 from penstock_tuning.data.errors import ManifestError
-from penstock_tuning.data.example import LABELS, Example, Span
+from penstock_tuning.data.example import LABELS, Example
 from penstock_tuning.data.languages import guess_language
 from penstock_tuning.data.manifest import Source
 from penstock_tuning.data.readers import READERS

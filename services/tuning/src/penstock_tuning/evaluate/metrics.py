@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_tuning.data.example import Span
+from penstock.heads.spans import Span
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_tuning.data.example import Example, Span
+from penstock.contracts.errors import ConfigurationError
+from penstock.heads.spans import Span
+from penstock_tuning.data.example import Example
 from penstock_tuning.evaluate.errors import ModelFolderError
 
 Scores = NDArray[np.float32]
 Texts = Sequence[str]
-
-FILES = ("config.json", "tokenizer.json", "model.onnx")
 
 
 class System(Protocol):
@@ -84,17 +83,15 @@ class HeadsFolder:
         Raises:
             ModelFolderError: it is not one; the message says what it lacks.
         """
-        from penstock_tuning.heads.runtime import Heads
+        from penstock.heads.runtime import Heads
 
-        missing = [name for name in FILES if not (folder / name).exists()]
-        if missing or "heads" not in json.loads((folder / "config.json").read_text("utf-8")):
-            raise ModelFolderError(
-                f"{folder} is no finished folder of heads: {', '.join(missing) or '`heads` in config.json'} missing; "
-                "make one with `penstock tune heads`"
-            )
-        self._heads = Heads(folder)
+        try:
+            self._heads = Heads(folder, needs=("safety", "pii", "entailment", "similarity"))
+        except ConfigurationError as error:
+            raise ModelFolderError(f"{error.message}; make a folder with `penstock tune heads`") from error
+        entailment = self._heads.config.entailment
         self.flag = dict(zip(self._heads.labels, map(float, self._heads.flag), strict=True)) | {
-            label: float(found["flag"]) for label, found in self._heads.settings["entailment"]["thresholds"].items()
+            label: found.flag for label, found in (entailment.thresholds if entailment else {}).items()
         }
 
     def safety(self, texts: Texts) -> Scores:

@@ -1,7 +1,6 @@
-"""Texts to token ids in windows, and what each window and token is to be taken for. Knows no model.
+"""What each window of a text and each of its tokens is to be taken for. Knows no model.
 
-A window has the start token, a run of the text's tokens and the separator; a pair has the response, a separator, and
-a run of the evidence. Long texts are several windows that overlap, in training and in use alike.
+The windows are those of `penstock.heads`, in training and in use alike.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
+from penstock.heads.windows import FRAME_TOKENS, cuts, framed
 from penstock_tuning.data.example import PII, SAFETY, Example
-from penstock_tuning.encoder.tokenizer import SEPARATOR, SPECIAL, START
 
 UNKNOWN = -1
-_START, _SEPARATOR = SPECIAL.index(START), SPECIAL.index(SEPARATOR)
 _SAFETY_BIT = {label: 1 << index for index, label in enumerate(SAFETY)}
 _PII_CLASS = {label: index + 1 for index, label in enumerate(PII)}
 
@@ -37,33 +35,6 @@ class Window:
     """Bits of the labels that `tokens` tells apart from others: elsewhere a token may have them."""
 
 
-def cuts(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """Beginnings and ends of the runs of at most `size` of `length` tokens, neighbours sharing `overlap`.
-
-    The last one is as long as the others: it overlaps more instead.
-    """
-    if length <= size:
-        return [(0, length)]
-    begins = [*range(0, length - size, size - overlap), length - size]
-    return [(begin, begin + size) for begin in begins]
-
-
-def framed(ids: Sequence[int]) -> list[int]:
-    """A run of tokens between the special ones."""
-    return [_START, *ids, _SEPARATOR]
-
-
-def pair_windows(response: Sequence[int], evidence: Sequence[int], size: int, overlap: int) -> list[list[int]]:
-    """A response with each run of its evidence; of a response longer than half a window its beginning counts."""
-    said = response[: size // 2 - 2]
-    room = size - len(said) - 3
-    shared = min(overlap, room // 2)
-    return [
-        [_START, *said, _SEPARATOR, *evidence[begin:end], _SEPARATOR]
-        for begin, end in cuts(len(evidence), room, shared)
-    ]
-
-
 def closest(windows: Sequence[list[int]], response: Sequence[int]) -> list[int]:
     """The window that shares most tokens with the response; the first of several."""
     wanted = set(response)
@@ -79,7 +50,7 @@ def safety_windows(example: Example, encoded: Encoding, size: int, overlap: int)
     ids, offsets = encoded.ids, encoded.offsets
     known = sum(bit for label, bit in _SAFETY_BIT.items() if example.label(label) == 0 or label in example.covers)
     marks = _marks(example, offsets, _SAFETY_BIT)
-    runs = cuts(len(ids), size - 2, overlap)
+    runs = cuts(len(ids), size - FRAME_TOKENS, overlap)
     for number, (begin, end) in enumerate(runs):
         first, alone = number == 0, len(runs) == 1
         labels = tuple(
@@ -95,7 +66,7 @@ def pii_windows(example: Example, encoded: Encoding, size: int, overlap: int) ->
     ids = encoded.ids
     classes = _marks(example, encoded.offsets, _PII_CLASS, joined=False)
     known = sum(1 << _PII_CLASS[label] for label in example.covers)
-    for begin, end in cuts(len(ids), size - 2, overlap):
+    for begin, end in cuts(len(ids), size - FRAME_TOKENS, overlap):
         yield Window(framed(ids[begin:end]), (), (0, *classes[begin:end].tolist(), 0), known)
 
 

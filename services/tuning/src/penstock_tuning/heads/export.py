@@ -18,6 +18,10 @@ import structlog
 import torch
 from torch.nn import functional
 
+from penstock.heads.config import VERSION
+from penstock.heads.runtime import Heads
+from penstock.heads.windows import framed
+from penstock.models.digests import sha256_of
 from penstock_tuning.data import manifest as manifests
 from penstock_tuning.data.example import PII, RESOURCE, SAFETY
 from penstock_tuning.encoder.card import CARD, NOTICE, notice, origins
@@ -31,7 +35,6 @@ from penstock_tuning.heads import measure
 from penstock_tuning.heads.calibrate import Calibrated
 from penstock_tuning.heads.card import model_card
 from penstock_tuning.heads.config import HeadsConfig
-from penstock_tuning.heads.encode import framed
 from penstock_tuning.heads.errors import HeadsRejectedError
 from penstock_tuning.heads.graph import KEPT, heads_graph
 from penstock_tuning.heads.model import (
@@ -46,7 +49,6 @@ from penstock_tuning.heads.model import (
 )
 from penstock_tuning.heads.prepare import Prepared
 from penstock_tuning.heads.record import Base, run_record
-from penstock_tuning.heads.runtime import Heads
 from penstock_tuning.training.checkpoints import load_checkpoint
 from penstock_tuning.training.hardware import hardware, used
 
@@ -72,8 +74,8 @@ def export(config: HeadsConfig, base: Base, prepared: Prepared, work: Path, targ
     new.mkdir(parents=True)
     save_tokenizer(base.tokenizer, new, shape.context)
 
-    _write(new, config, shape, {})
     _graphs(weights, shape, config, None, folder=new, work=work)
+    _write(new, config, shape, {})
     _agrees(Heads(new, graph=work.resolve() / _PLAIN), weights, shape, prepared, config)
     first = measure.score(Heads(new), prepared.texts)
     calibrated = measure.fit(first, prepared.texts)
@@ -118,8 +120,13 @@ def export(config: HeadsConfig, base: Base, prepared: Prepared, work: Path, targ
 
 
 def _write(folder: Path, config: HeadsConfig, shape: Shape, said: dict[str, Any]) -> None:
-    """config.json: the encoder's keys, and under `heads` what a service needs to know."""
-    heads = {"version": 1, "window_tokens": config.windows.tokens, "overlap_tokens": config.windows.overlap}
+    """config.json: the encoder's keys, and under `heads` what a service needs to know, the graph's digest with it."""
+    heads = {
+        "version": VERSION,
+        "window_tokens": config.windows.tokens,
+        "overlap_tokens": config.windows.overlap,
+        "model_sha256": sha256_of(folder / GRAPH),
+    }
     labels = {
         "safety": {"labels": list(SAFETY)},
         "pii": {"labels": ["O", *PII]},

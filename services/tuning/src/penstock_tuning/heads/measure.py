@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.heads.runtime import Heads
 from penstock_tuning.data.example import PII, SAFETY, Example
 from penstock_tuning.heads.calibrate import (
     Calibrated,
@@ -24,7 +25,6 @@ from penstock_tuning.heads.calibrate import (
 )
 from penstock_tuning.heads.config import Calibration, Task
 from penstock_tuning.heads.errors import HeadsRejectedError
-from penstock_tuning.heads.runtime import Heads
 
 _ORDINARY = ("injection", "jailbreak", "harmful", "toxicity")
 _NAMES = {"PERSON", "LOCATION", "ORGANIZATION"}

@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from penstock.heads.windows import framed, pair_windows
 from penstock_tuning.data.augment.plan import TASKS as AUGMENTED
 from penstock_tuning.data.build import build
 from penstock_tuning.data.example import LABELS, Example, read_examples, write_examples
 from penstock_tuning.encoder.errors import RunMismatchError
 from penstock_tuning.heads.config import HeadsConfig, Task
-from penstock_tuning.heads.encode import UNKNOWN, Window, closest, framed, pair_windows, pii_windows, safety_windows
+from penstock_tuning.heads.encode import UNKNOWN, Window, closest, pii_windows, safety_windows
 from penstock_tuning.heads.ingredients import belongs
 
 CARD = "prepared.json"

@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from penstock_tuning.data.example import Span
+from penstock.heads.spans import Span
 
 _BREAK = re.compile(r"\n+|(?<=[.!?]) ")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+\b")

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from penstock.heads.spans import Span
 from penstock_tuning.data.augment import characters, contexts
 from penstock_tuning.data.augment.encodings import encoded
 from penstock_tuning.data.augment.facts import pairs
 from penstock_tuning.data.augment.phrases import ORDINARY
-from penstock_tuning.data.example import Example, Span
+from penstock_tuning.data.example import Example
 from penstock_tuning.data.manifest import Manifest
 from penstock_tuning.data.people.values import Lists, lists
 from penstock_tuning.data.readers.base import read_text

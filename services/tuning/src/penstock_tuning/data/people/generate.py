@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from penstock_tuning.data.example import LANGUAGES, PII, Example, Span
+from penstock.heads.spans import Span
+from penstock_tuning.data.example import LANGUAGES, PII, Example
 from penstock_tuning.data.manifest import Manifest
 from penstock_tuning.data.people.values import Values, lists, position_side
 from penstock_tuning.data.readers.base import read_text

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock.heads.spans import Span
 from penstock_tuning.data.errors import RowError
-from penstock_tuning.data.example import Span
 
 Options = Mapping[str, Any]
 _MARKUP = re.compile(r"_x000D_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from penstock_tuning.data.example import Span
+from penstock.heads.spans import Span
 from penstock_tuning.data.readers.base import Joiner, Options, Row, json_lines, read_text
 
 _PARTICLES = frozenset(("of", "the", "de", "la", "von", "van", "du", "der", "and", "del", "di", "da", "dos", "le"))

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from penstock_tuning.data.example import Span
+from penstock.heads.spans import Span
 from penstock_tuning.data.readers.base import Options, Row, read_text, records, table, tidy
 
 _SEVERE = -2

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped,import-not-found,unused-ignore]  # it has no types
 from sklearn.linear_model import SGDClassifier
 
-from penstock_tuning.data.example import PII, Example, Span
+from penstock.heads.spans import Span
+from penstock_tuning.data.example import PII, Example
 from penstock_tuning.evaluate.metrics import span_counts
 
 BUCKETS = 1 << 19

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from penstock.heads.spans import Span
 from penstock_safety import features as ngrams
 from penstock_tuning.data.build import Built, Progress
-from penstock_tuning.data.example import Example, Span
+from penstock_tuning.data.example import Example
 from penstock_tuning.evaluate.linear import names, pairs, safety
 from penstock_tuning.evaluate.systems import Scores, Texts
 

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Final
 
 from penstock.contracts.errors import PenstockError, StageError
-from penstock_anonymize.names import Names
+from penstock_anonymize.names import Names, apart
 from penstock_anonymize.recognizers import ENTITIES, Entry, Roster, digest, rosters
 from penstock_anonymize.scanners import Span
 
@@ -59,21 +59,19 @@ class Detector:
         if names:
             self.version += f" {names.version}"
 
-    def names(self, texts: Sequence[str]) -> list[list[Span]]:
-        """What only the model finds, of many texts at once; raises RetriableError where it cannot answer."""
-        return self._names.find(texts) if self._names else [[] for _ in texts]
-
-    def detect(self, text: str, language: str | None = None, names: Sequence[Span] | None = None) -> list[Span]:
+    def detect(self, text: str, language: str | None = None, taken: Sequence[Span] = ()) -> list[Span]:
         """Disjoint spans in order. An unknown language runs the recognizers of all of them.
 
-        `names` are those of this text, where they have been looked for before. Raises StageError where a recognizer
-        fails: a text that could not be searched is never taken for clean.
+        A name ends where one of `taken` begins, disjoint places in order that are something else. Raises StageError
+        where a recognizer fails, RetriableError where the model does: a text that could not be searched is never taken
+        for clean.
         """
-        if names is None:
-            (names,) = self.names([text])
         found = self._forms(text, language)
-        # a name within a page's or mail's address tells nothing that this does not hide
-        return merge([*found, *(name for name in names if not _within(name, found))]) if names else found
+        if self._names is None:
+            return found
+        # a name within a page's or mail's address tells nothing that hiding the address does not hide
+        names = [name for name in apart(self._names.find(text), taken, text) if not _within(name, found)]
+        return merge([*found, *names]) if names else found
 
     def _forms(self, text: str, language: str | None) -> list[Span]:
         roster = self._rosters.get(language) or self._rosters[None]

@@ -1,23 +1,22 @@
 """Names of persons, places and organisations, addresses, dates of birth: what has no form, found by a model.
 
 The model is the head of personal data of a folder of heads (`penstock.heads`). How sure it has to be is the folder's
-matter, or a setting's. Where it fails the texts count as unsearched, never as clean.
+matter, or a setting's. Where it fails a text counts as unsearched, never as clean.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from penstock.contracts.errors import BackendUnavailable
+from penstock.heads.kept import Kept
 from penstock.heads.runtime import Heads
 from penstock_anonymize.scanners import Span
 
 SETTING: Final = "PENSTOCK_ANONYMIZE_NAMES_MODEL"
-BATCH_CHARACTERS: Final = 262_144
-"""Of the texts whose tokens are held at once."""
 
 _WORD = re.compile(r"[^\W_]")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -36,8 +35,8 @@ class Names(Protocol):
         """Changes whenever what it finds may change."""
         ...
 
-    def find(self, texts: Sequence[str]) -> list[list[Span]]:
-        """Disjoint spans of each text, in order; raises BackendUnavailable where the texts could not be searched."""
+    def find(self, text: str) -> Sequence[Span]:
+        """Disjoint spans in order; raises BackendUnavailable where the text could not be searched."""
         ...
 
 
@@ -63,24 +62,26 @@ class ModelNames:
         self.types: tuple[str, ...] = tuple(name for name in self.known if entities is None or name in entities)
         self._threshold = threshold
         given = "" if threshold is None else f" from {threshold:g}"
+        self._kept = Kept(self._ask)
         self.version = f"names/{self._heads.digest} {','.join(self.types)}{given}"
 
-    def find(self, texts: Sequence[str]) -> list[list[Span]]:
-        """As of `Names`. Equal texts go through the model once, numbers alone not at all."""
-        found: dict[str, list[Span]] = {}
-        distinct = [text for text in dict.fromkeys(texts) if _WORD.search(text) and not _NUMBER.fullmatch(text)]
+    def find(self, text: str) -> Sequence[Span]:
+        """As of `Names`. Numbers alone are left to the recognizers; a text that comes again costs nothing."""
+        if not _WORD.search(text) or _NUMBER.fullmatch(text):
+            return ()
         try:
-            for batch in _batches(distinct):
-                for text, spans in zip(batch, self._heads.pii(batch, self._threshold, self.types), strict=True):
-                    found[text] = [Span(span.start, span.end, span.label, span.score) for span in spans]
-        except Exception as error:  # noqa: BLE001  # whatever it raises, the texts count as unsearched
+            return self._kept(text)
+        except Exception as error:  # noqa: BLE001  # whatever it raises, the text counts as unsearched
             # `from None`: the runtime's message may quote the text
             raise BackendUnavailable(
-                f"the model of names failed on {len(distinct)} texts ({type(error).__name__})",
+                f"the model of names failed on {len(text)} characters ({type(error).__name__})",
                 code="names_failed",
                 field=SETTING,
             ) from None
-        return [found.get(text, []) for text in texts]
+
+    def _ask(self, text: str) -> list[Span]:
+        (spans,) = self._heads.pii([text], self._threshold, self.types)
+        return [Span(span.start, span.end, span.label, span.score) for span in spans]
 
 
 def apart(spans: Sequence[Span], taken: Sequence[Span], text: str) -> list[Span]:
@@ -103,16 +104,3 @@ def _piece(span: Span, start: int, end: int, text: str) -> list[Span]:
     while start < end and text[end - 1].isspace():
         end -= 1
     return [Span(start, end, span.entity, span.score)] if _WORD.search(text, start, max(start, end)) else []
-
-
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        if batch and characters + len(text) > BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-        batch.append(text)
-        characters += len(text)
-    if batch:
-        yield batch

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.contracts.errors import LimitExceeded, PenstockError, RetriableError, StageError
+from penstock.contracts.errors import LimitExceeded, PenstockError, StageError
 from penstock.contracts.events import (
     Findings,
     GenerationParameters,
@@ -29,12 +29,11 @@ from penstock.contracts.events import (
     RequestPreprocessed,
     SealedVault,
 )
-from penstock.runtime.stage import Inbound, Outcome, State
+from penstock.runtime.stage import Inbound, PerRecord, State
 from penstock.text.placeholders import LITERAL
 from penstock.vault import Random, VaultContents, VaultKeys
 from penstock_anonymize.book import PlaceholderBook
 from penstock_anonymize.detector import Detector, merge
-from penstock_anonymize.names import apart
 from penstock_anonymize.replacement import Replacer
 from penstock_anonymize.scanners import Span
 
@@ -50,20 +49,8 @@ class Limits:
     """Different pieces of personal data in one conversation."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One request and its texts."""
-
-    event: RequestPreprocessed
-    texts: _Texts
-
-
-Named = Mapping[str, Sequence[Span]]
-"""Each text of a request -> the names in it."""
-
-
-class AnonymizeStage:
-    """Implements `penstock.runtime.stage.Stage`. Pure but for conversations' state and the nonces of the vault."""
+class AnonymizeStage(PerRecord):
+    """Takes personal data out. Pure but for the state of conversations and the nonces of the vault."""
 
     name = "anonymize"
 
@@ -85,59 +72,24 @@ class AnonymizeStage:
         self._random = random
         self.versions: Mapping[str, str] = {"anonymize": release, "recognizers": detector.version}
 
-    def process(self, batch: Sequence[Inbound]) -> Sequence[Outcome]:
-        """One outcome for each record, in order; the texts of all go through the model of names together.
-
-        Whatever fails, the request fails: it never passes as it is.
-        """
-        tasks = [self._task(inbound) for inbound in batch]
-        named = iter(self._names_each([task for task in tasks if isinstance(task, _Task)]))
-        return [task if isinstance(task, PenstockError) else self._outcome(task, next(named)) for task in tasks]
-
-    def _task(self, inbound: Inbound) -> _Task | PenstockError:
+    def process_one(self, inbound: Inbound) -> RequestAnonymized:
+        """The anonymized request. Whatever fails, the request fails: it never passes as it is."""
+        event = inbound.expect(RequestPreprocessed)
         try:
-            event = inbound.expect(RequestPreprocessed)
-            task = _Task(event, _Texts.of(event))
-            self._check(task.texts.all)
-        except PenstockError as error:
-            return error.kept()
-        except Exception as error:  # noqa: BLE001  # as below
-            return _failed(error)
-        return task
-
-    def _names_each(self, tasks: Sequence[_Task]) -> list[Named | PenstockError]:
-        """The names of each request; where the model fails, requests are tried alone, so that one is at fault alone."""
-        try:
-            whole = self._names_of([text for task in tasks for text in task.texts.all])
-        except RetriableError:
-            return [self._names_alone(task) for task in tasks]
-        return [whole for _ in tasks]
-
-    def _names_alone(self, task: _Task) -> Named | PenstockError:
-        try:
-            return self._names_of(task.texts.all)
-        except RetriableError as error:
-            return error.kept()
-
-    def _names_of(self, texts: Sequence[str]) -> Named:
-        return dict(zip(texts, self._detector.names(texts), strict=True))
-
-    def _outcome(self, task: _Task, named: Named | PenstockError) -> Outcome:
-        if isinstance(named, PenstockError):
-            return named
-        try:
-            return self._anonymize(task.event, task.texts, named)
-        except PenstockError as error:
-            return error.kept()
+            return self._anonymize(event)
+        except PenstockError:
+            raise
         except Exception as error:  # noqa: BLE001  # a library's message may quote the text; its type may not
-            return _failed(error)
+            raise StageError(f"anonymizing failed ({type(error).__name__})", code="anonymize_failed") from None
 
-    def _anonymize(self, event: RequestPreprocessed, texts: _Texts, named: Named) -> RequestAnonymized:
+    def _anonymize(self, event: RequestPreprocessed) -> RequestAnonymized:
         context = event.context
         stored = self._stored(context)
         book = self._book(stored, context)
         language = event.findings.language.code if event.findings.language else None
-        found = [self._search(text, language, book, named[text]) for text in texts.all]
+        texts = _Texts.of(event)
+        self._check(texts.all)
+        found = [self._search(text, language, book) for text in texts.all]
         counts = self._assign(texts.all, found, book)
         replaced = [self._replacer.replace(*pair, book) for pair in zip(texts.all, found, strict=True)]
         prompt, parameters = texts.put_back(event, replaced)
@@ -160,10 +112,9 @@ class AnonymizeStage:
                 limit=self._limits.part_characters,
             )
 
-    def _search(self, text: str, language: str | None, book: PlaceholderBook, named: Sequence[Span]) -> list[Span]:
+    def _search(self, text: str, language: str | None, book: PlaceholderBook) -> list[Span]:
         literals = book.literals(text)
-        # a name ends where a placeholder begins: what looks like one stays whole
-        return merge([*self._detector.detect(text, language, apart(named, literals, text)), *literals])
+        return merge([*self._detector.detect(text, language, literals), *literals])
 
     def _assign(self, texts: Sequence[str], found: list[list[Span]], book: PlaceholderBook) -> Counter[str]:
         """Number what was found in order of appearance, then find the same texts wherever else they stand."""
@@ -260,10 +211,6 @@ class _Texts:
             output = output.model_copy(update={"json_schema": schema})
         update = {"stop": tuple(replaced[first:last]), "output": output}
         return tuple(prompt), event.parameters.model_copy(update=update)
-
-
-def _failed(error: Exception) -> StageError:
-    return StageError(f"anonymizing failed ({type(error).__name__})", code="anonymize_failed")
 
 
 def _counted(findings: Findings, counts: Counter[str]) -> Findings:

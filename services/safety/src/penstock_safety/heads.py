@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.heads.kept import Kept
 from penstock.heads.runtime import Heads, Screened
 from penstock.heads.spans import word
 from penstock_safety.detector import Finding
@@ -38,16 +39,17 @@ class HeadsDetector:
         self._least = self._flag * (FLOOR / FLAG_SCORE)
         marks = self._heads.config.safety_tokens
         self._marked = marks.threshold if marks else 1.0
+        self._kept = Kept(self._ask)
         self.labels = frozenset(self._labels)
         self.digest = self._heads.digest
 
     def detect(self, windows: Sequence[str]) -> list[list[Finding]]:
-        """One list of findings per window; the rows of all windows go through the model together."""
-        screened = self._heads.screen(windows)
-        return [
-            [finding for row in rows for finding in self._findings(window, row)]
-            for window, rows in zip(windows, screened, strict=True)
-        ]
+        """One list of findings per window; a window that comes again costs nothing."""
+        return [list(self._kept(window)) for window in windows]
+
+    def _ask(self, window: str) -> list[Finding]:
+        (rows,) = self._heads.screen([window])
+        return [finding for row in rows for finding in self._findings(window, row)]
 
     def _findings(self, window: str, row: Screened) -> Iterator[Finding]:
         for column in np.flatnonzero(row.probabilities >= self._least).tolist():

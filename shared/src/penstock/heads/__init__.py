@@ -4,6 +4,7 @@ windows    how a text becomes rows of tokens, in training and in use alike
 spans      neighbouring tokens of one label as places in the text
 config     what `config.json` says of the heads, checked
 runtime    the folder opened and run
+kept       answers by the digest of their text, for what comes again
 
 Needs `penstock[embeddings]`. It knows no Kafka, trains nothing, and leaves what follows from an answer to the services.
 """

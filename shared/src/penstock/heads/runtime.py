@@ -1,14 +1,15 @@
 """A finished folder of heads, opened and run.
 
-Of long texts each window goes through the model; the highest probability of any window is the text's. Texts of about
-one length go through together, so that little of a pass is padding. Lone surrogates, which have no bytes, are read as
-replacement characters: offsets stay those of the text as it was given.
+Of long texts each window goes through the model; the highest probability of any window is the text's. A pass has one
+window: int8 graphs scale their activations by all that is in a pass, so what goes through beside a text would change
+its answer, and on processors a pass of several is no faster (docs/adr/0035). Lone surrogates, which have no bytes, are
+read as replacement characters: offsets stay those of the text as it was given.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -18,13 +19,11 @@ from numpy.typing import NDArray
 
 from penstock.contracts.errors import ConfigurationError
 from penstock.embeddings import opening
-from penstock.embeddings.batches import batches
 from penstock.heads import config as configs
 from penstock.heads.config import HeadsConfig
 from penstock.heads.spans import Probabilities, Span, spans_of
 from penstock.heads.windows import (
     FRAME_TOKENS,
-    PADDING_ID,
     SEPARATOR_ID,
     START_ID,
     cuts,
@@ -41,11 +40,10 @@ OUTPUTS: Final[dict[Head, tuple[str, ...]]] = {
     "entailment": ("entailment",),
     "similarity": ("embedding",),
 }
-BATCH_TOKENS: Final = 4_096
 _NEVER = 2.0
 """A threshold that no probability reaches."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_FRAME = {"[PAD]": PADDING_ID, "[CLS]": START_ID, "[SEP]": SEPARATOR_ID}
+_FRAME = {"[CLS]": START_ID, "[SEP]": SEPARATOR_ID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +69,11 @@ class Heads:
         needs: Sequence[Head] = (),
         setting: str | None = None,
         graph: Path | None = None,
-        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         """Open a folder; raises ConfigurationError that says what is wrong, and names the `setting` that led there.
 
         `needs`: the heads that have to be there, with thresholds. `graph`: another one than the folder's, such as that
-        in fp32, whose digest nobody wrote down. `threads` are those of a pass, `batch_tokens` the most tokens in one,
-        padding included.
+        in fp32, whose digest nobody wrote down. `threads` are those of a pass.
         """
         what = f"{setting}: the heads in {folder}" if setting else f"the heads in {folder}"
         whole = opening.read_config(folder, what)
@@ -95,7 +91,6 @@ class Heads:
         self._outputs = [output.name for output in self._session.get_outputs()]
         for head in needs:
             self._check(head, what)
-        self._batch_tokens = batch_tokens
         # The other heads' nodes are left out of a pass.
         self._run_options = opening.part_alone()
         self.digest = opening.digest_of(folder)
@@ -219,21 +214,12 @@ class Heads:
         """The tokens of a text, without the special ones."""
         return list(self._tokenizer.encode(_readable(text), add_special_tokens=False).ids)
 
-    def _pass(self, outputs: Sequence[str], rows: Sequence[Sequence[int]]) -> Iterator[tuple[NDArray[np.float32], ...]]:
-        """Outputs of each row, in order, padding cut off where they have tokens."""
-        found: dict[int, tuple[NDArray[np.float32], ...]] = {}
-        for indices, width in batches([len(row) for row in rows], self._batch_tokens):
-            ids = np.full((len(indices), width), PADDING_ID, np.int64)
-            mask = np.zeros((len(indices), width), np.int64)
-            for place, index in enumerate(indices):
-                ids[place, : len(rows[index])] = rows[index]
-                mask[place, : len(rows[index])] = 1
-            results = self._session.run(outputs, {"input_ids": ids, "attention_mask": mask}, self._run_options)
-            for place, index in enumerate(indices):
-                length = len(rows[index])
-                found[index] = tuple(one[place, :length] if one.ndim == 3 else one[place] for one in results)
-        for index in range(len(rows)):
-            yield found.pop(index)
+    def _pass(self, outputs: Sequence[str], rows: Iterable[Sequence[int]]) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Outputs of each row, in order."""
+        for row in rows:
+            ids = np.array([row], np.int64)
+            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            yield tuple(one[0] for one in self._session.run(outputs, feeds, self._run_options))
 
     def _check(self, head: Head, what: str) -> None:
         lacking = [name for name in OUTPUTS[head] if name not in self._outputs]

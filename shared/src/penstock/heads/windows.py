@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-PADDING_ID: Final = 0
 START_ID: Final = 2
 SEPARATOR_ID: Final = 3
 FRAME_TOKENS: Final = 2

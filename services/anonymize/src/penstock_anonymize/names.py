@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from penstock.contracts.errors import BackendUnavailable
 from penstock.heads.kept import Kept
-from penstock.heads.runtime import Heads
 from penstock_anonymize.scanners import Span
 
 SETTING: Final = "PENSTOCK_ANONYMIZE_NAMES_MODEL"
@@ -56,6 +55,8 @@ class ModelNames:
         `threshold`: the probability from which a token counts, instead of the folder's own for each type. `entities`
         limits what is looked for; types that the model does not know are left to others.
         """
+        from penstock.heads.runtime import Heads  # noqa: PLC0415  # and with it a runtime that only a model needs
+
         self._heads = Heads(folder, threads, needs=("pii",), setting=SETTING)
         self.known = self._heads.names
         """Every type the model can find."""

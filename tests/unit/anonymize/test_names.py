@@ -154,6 +154,14 @@ def test_long_texts_are_searched_to_their_end(stage: AnonymizeStage) -> None:
     assert texts_of(event) == [text.replace("Anna Keller", "<PERSON_1>")]
 
 
+@pytest.mark.timeout(60)
+def test_very_many_names_and_placeholders_take_linear_time() -> None:
+    stage = make(Detector(names=Words(anna="PERSON", keller="PERSON")), KEYS, MemoryState(), part_characters=10**6)
+    event = run(stage, request("Anna <PERSON_1> Keller, " * 30_000))
+    (said,) = texts_of(event)
+    assert said == "<PERSON_1> <LITERAL_1> <PERSON_2>, " * 30_000
+
+
 def test_where_the_model_fails_a_request_waits_and_the_others_go_on() -> None:
     vaults = MemoryState()
     stage = make(Detector(names=Words(anna="PERSON")), KEYS, vaults)

@@ -7,13 +7,14 @@ as it was written, and typing a placeholder never brings out what another turn's
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from penstock.contracts.errors import LimitExceeded
 from penstock.text.placeholders import LITERAL, PLACEHOLDER, write
-from penstock_anonymize.scanners import Span
+from penstock_anonymize.scanners import Span, touching
 
 CASELESS: Final = frozenset({"EMAIL_ADDRESS"})
 SHORTEST_KNOWN: Final = 6
@@ -59,15 +60,17 @@ class PlaceholderBook:
         ]
 
     def known(self, text: str, found: Sequence[Span]) -> list[Span]:
-        """Where texts that have a placeholder stand once more, outside of `found`."""
+        """Where texts that have a placeholder stand once more, outside of `found`, which is disjoint and in order."""
         spans: list[Span] = []
+        taken = list(found)
         for value, entity in self._known.items():
             if value not in text:
                 continue
             for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text):
                 start, end = match.span()
-                if not any(span.start < end and start < span.end for span in (*found, *spans)):
+                if not touching(taken, start, end):
                     spans.append(Span(start, end, entity, 1.0))
+                    insort(taken, spans[-1], key=lambda span: span.start)
         return spans
 
     def placeholder(self, entity: str, text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Final
 from penstock.contracts.errors import PenstockError, StageError
 from penstock_anonymize.names import Names, apart
 from penstock_anonymize.recognizers import ENTITIES, Entry, Roster, digest, rosters
-from penstock_anonymize.scanners import Span
+from penstock_anonymize.scanners import Span, touching
 
 DEFAULT_THRESHOLD: Final = 0.4
 CHUNK_CHARACTERS: Final = 4_000
@@ -121,7 +121,7 @@ class Detector:
 
 
 def _within(span: Span, others: Sequence[Span]) -> bool:
-    return any(other.start <= span.start and span.end <= other.end for other in others)
+    return any(other.start <= span.start and span.end <= other.end for other in touching(others, span.start, span.end))
 
 
 def _words_before(chunk: str, position: int) -> str:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from penstock.contracts.errors import BackendUnavailable
 from penstock.heads.kept import Kept
-from penstock_anonymize.scanners import Span
+from penstock_anonymize.scanners import Span, touching
 
 SETTING: Final = "PENSTOCK_ANONYMIZE_NAMES_MODEL"
 
@@ -90,9 +90,7 @@ def apart(spans: Sequence[Span], taken: Sequence[Span], text: str) -> list[Span]
     left: list[Span] = []
     for span in spans:
         start = span.start
-        for other in taken:
-            if other.end <= start or other.start >= span.end:
-                continue
+        for other in touching(taken, span.start, span.end):
             left += _piece(span, start, other.start, text)
             start = other.end
         left += _piece(span, start, span.end, text)

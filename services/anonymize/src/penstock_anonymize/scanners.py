@@ -8,6 +8,8 @@ text, so they are switched off here, before any recognizer is made.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -31,6 +33,12 @@ class Span:
     end: int
     entity: str
     score: float
+
+
+def touching(spans: Sequence[Span], start: int, end: int) -> Sequence[Span]:
+    """Those of `spans`, which are disjoint and in order, that share a character with the place; in logarithmic time."""
+    first = bisect_right(spans, start, key=lambda span: span.end)
+    return spans[first : bisect_left(spans, end, lo=first, key=lambda span: span.start)]
 
 
 class Scanner(Protocol):

@@ -14,11 +14,12 @@ from penstock_tuning.__main__ import app
 from penstock_tuning.data.build import Built
 from penstock_tuning.data.example import Example, write_examples
 from penstock_tuning.data.manifest import load
-from penstock_tuning.encoder.card import model_card, notice, origins
+from penstock_tuning.encoder.card import model_card
 from penstock_tuning.encoder.config import load_config
 from penstock_tuning.encoder.prepare import encode, sample, whole_rows
 from penstock_tuning.encoder.record import run_record
 from penstock_tuning.encoder.tokenizer import SPECIAL, train_tokenizer
+from penstock_tuning.training.attribution import notice, origins, sources_read
 from penstock_tuning.training.hardware import hardware
 from penstock_tuning.training.progress import Pace
 
@@ -88,10 +89,11 @@ def test_the_record_and_the_card_say_what_was_done() -> None:
     assert record["seconds"]["preparation"] == 60.0
     assert record["hardware"]["cores"] >= 1
     manifest = load()
-    card = model_card(record, origins(manifest))
+    read = sources_read(manifest)
+    card = model_card(record, origins(read))
     for said in ("9.1 MB", "3.1 in fp32", "3.2 in int8", "1,234 tokens", "50 minutes", "`last_hidden_state`"):
         assert said in card
-    attribution = notice(manifest, "penstock-encoder")
+    attribution = notice(read, "penstock-encoder")
     trained = {source.origin for source in manifest.of("text", "train")}
     held_out = {source.origin for source in manifest.of("text") if source.split != "train"} - trained
     assert all(f"| {origin} |" in attribution for origin in trained)

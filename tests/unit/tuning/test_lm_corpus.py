@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_tuning.lm.config import LmConfig, data_root
+from penstock_tuning.data.errors import SourceMissingError
 from penstock_tuning.lm.conversations import Conversation
 from penstock_tuning.lm.corpus import (
     Document,
@@ -18,8 +18,7 @@ from penstock_tuning.lm.corpus import (
     strip_gutenberg,
     unwrap,
 )
-from penstock_tuning.lm.errors import DataFolderMissingError
-from penstock_tuning.lm.prepare import carriers_of, pack
+from penstock_tuning.lm.held_out import FILE, carriers_of, held_out_texts
 
 
 def test_latin_1_files_are_read_as_such(tmp_path: Path) -> None:
@@ -51,18 +50,20 @@ def test_the_split_is_stable_and_near_its_share() -> None:
 
 
 def test_whole_novels_are_held_out_and_the_others_never() -> None:
-    config = LmConfig()
-    assert held_out(Document("novels", "gutenberg_novels", "en", "novel-held-out", ""), config)
+    assert held_out(Document("novels", "gutenberg_novels", "en", "novel-held-out", ""))
     keys = [f"novel-train:emma:{n}" for n in range(500)]
-    assert not any(held_out(Document("novels", "gutenberg_novels", "en", key, ""), config) for key in keys)
+    assert not any(held_out(Document("novels", "gutenberg_novels", "en", key, "")) for key in keys)
 
 
-def test_missing_data_is_said_plainly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataFolderMissingError, match="set PENSTOCK_DATA"):
-        data_root()
-    (tmp_path / "nowhere" / "text").mkdir(parents=True)
-    assert data_root() == tmp_path / "nowhere"
+def test_missing_data_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissingError, match="penstock tune data verify"):
+        held_out_texts(tmp_path, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_held_out_texts_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"documents": [], "conversations": [], "carriers": ["a b c"]}), "utf-8")
+    assert held_out_texts(tmp_path / "nowhere", tmp_path)["carriers"] == ["a b c"]
 
 
 def test_carriers_are_short_user_turns() -> None:
@@ -72,10 +73,3 @@ def test_carriers_are_short_user_turns() -> None:
         ("user", "ok"),
     )
     assert carriers_of([Conversation("g", "s", "k", turns)]) == ["Where is the next station?"]
-
-
-def test_packing_keeps_conversations_whole_and_never_learns_padding() -> None:
-    encoded = [([5, 6, 7], [False, True, True]), ([8, 9], [False, True]), ([4] * 9, [True] * 9)]
-    tokens, learned = pack(encoded, 6)
-    assert json.loads(json.dumps(tokens.tolist())) == [[5, 6, 7, 8, 9, 0], [4] * 6]
-    assert learned.tolist() == [[False, True, True, False, True, False], [True] * 6]

@@ -6,8 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from penstock_tuning.lm.config import LmConfig
-from penstock_tuning.lm.export import CARD, SUMS, folder_bytes, put_in_place, write_checksums
+from penstock_tuning.lm.config import load_config
+from penstock_tuning.lm.export import SUMS, folder_bytes, put_in_place, write_checksums
+from penstock_tuning.training.attribution import CARD
 
 ROOT = Path(__file__).parents[3]
 MODEL = ROOT / "deploy" / "models" / "penstock-lm"
@@ -34,7 +35,7 @@ def test_the_folder_has_what_loaders_expect_within_its_size() -> None:
         SUMS,
     }
     assert needed <= {file.name for file in MODEL.iterdir()}
-    assert folder_bytes(MODEL) <= LmConfig().max_folder_bytes == 20_000_000
+    assert folder_bytes(MODEL) <= load_config("cpu").export.max_megabytes * 1e6 == 20_000_000
 
 
 def test_the_reference_answers_are_of_this_model() -> None:

@@ -1,17 +1,15 @@
-"""The model card and the attribution lines, both made from the run record and the manifest."""
+"""The model card, made from the run record."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from penstock_tuning.data.example import LANGUAGES
-from penstock_tuning.data.manifest import Manifest, Source
+from penstock_tuning.training.attribution import NOTICE
 
-CARD = "README.md"
-NOTICE = "NOTICE.md"
 _WEIGHTS = "int8, matrices with a scale for each column (dynamic quantization, 7 bits used), embeddings for each row"
 
 
@@ -74,32 +72,3 @@ worst hundredth at most {metrics["low_cosine"]}.
 It has read little beside encoders of its size that others publish, and knows few facts. What heads on it can do is
 measured with them, not here.
 """
-
-
-def notice(manifest: Manifest, name: str, tasks: Collection[str] = ("text",)) -> str:
-    """A row for each public set whose text was read."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for source in _read(manifest, tasks):
-        rows.setdefault((source.origin, source.licence), []).append(source.name)
-    table = "\n".join(
-        f"| {origin} | {licence} | {', '.join(sorted(names))} |" for (origin, licence), names in sorted(rows.items())
-    )
-    return f"""# Attribution: {name}
-
-The weights were trained on the sets below. No text of them is shipped; texts were cut, tokenized and mixed.
-
-| origin | licence | parts |
-| --- | --- | --- |
-{table}
-"""
-
-
-def origins(manifest: Manifest, tasks: Collection[str] = ("text",)) -> list[str]:
-    """Where the text came from, each once."""
-    return sorted({source.origin for source in _read(manifest, tasks)})
-
-
-def _read(manifest: Manifest, tasks: Collection[str]) -> list[Source]:
-    """Each source of the training side for these tasks, once."""
-    found = (source for _, source in sorted(manifest.sources.items()) if source.split == "train")
-    return [source for source in found if {*source.tasks} & {*tasks}]

@@ -17,8 +17,8 @@ import structlog
 import torch
 
 from penstock_tuning.data import manifest as manifests
-from penstock_tuning.encoder import card as cards
 from penstock_tuning.encoder.batches import Batches
+from penstock_tuning.encoder.card import model_card
 from penstock_tuning.encoder.config import EncoderConfig, Shape
 from penstock_tuning.encoder.errors import EncoderRejectedError
 from penstock_tuning.encoder.graph import encoder_graph
@@ -27,6 +27,7 @@ from penstock_tuning.encoder.prepare import Prepared, whole_rows
 from penstock_tuning.encoder.quantize import Cost, OnnxEncoder, compare, quantize
 from penstock_tuning.encoder.record import RECORD, run_record
 from penstock_tuning.encoder.tokenizer import MASK, PAD, SEPARATOR, SPECIAL, START, save_tokenizer
+from penstock_tuning.training.attribution import CARD, NOTICE, notice, origins, sources_read
 from penstock_tuning.training.checkpoints import load_checkpoint
 from penstock_tuning.training.hardware import hardware, used
 
@@ -85,10 +86,10 @@ def export(config: EncoderConfig, prepared: Prepared, work: Path, target: Path) 
         metrics=metrics,
         machine=hardware() | used(config.machine),
     )
-    manifest = manifests.load()
+    read = sources_read(manifests.load())
     (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    (new / cards.CARD).write_text(cards.model_card(record, cards.origins(manifest)), "utf-8")
-    (new / cards.NOTICE).write_text(cards.notice(manifest, config.name), "utf-8")
+    (new / CARD).write_text(model_card(record, origins(read)), "utf-8")
+    (new / NOTICE).write_text(notice(read, config.name), "utf-8")
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     return record

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from penstock_tuning.data.build import Built, build
+from penstock_tuning.data.example import Example
 from penstock_tuning.encoder.config import EncoderConfig
 from penstock_tuning.encoder.errors import RunMismatchError
 from penstock_tuning.encoder.tokenizer import (
@@ -105,8 +106,11 @@ def _make(config: EncoderConfig, work: Path, train: Built, held_out: Built, prog
     return card
 
 
-def sample(built: Built, size: int) -> Iterator[str]:
-    """Texts of `size` bytes at most, evenly over the sources: a small source is taken whole, the rest is shared."""
+def sample(built: Iterable[Example], size: int) -> Iterator[str]:
+    """Texts of `size` bytes at most, evenly over the sources: a small source is taken whole, the rest is shared.
+
+    What is given is read twice.
+    """
     sizes: Counter[str] = Counter()
     for example in built:
         sizes[example.source] += len(example.text.encode())

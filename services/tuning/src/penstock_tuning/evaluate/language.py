@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from penstock_tuning.evaluate.errors import ModelFolderError
-from penstock_tuning.lm.config import LmConfig
-from penstock_tuning.lm.conversations import conversations
-from penstock_tuning.lm.corpus import documents
-from penstock_tuning.lm.evaluate import bits_per_byte, held_out_sequences
-from penstock_tuning.lm.prepare import save_held_out
+from penstock_tuning.lm.evaluate import bits_per_byte, held_out_sequences, together
+from penstock_tuning.lm.held_out import held_out_texts
 from penstock_tuning.lm.runtime import OnnxModel, load_tokenizer
 
 ALL = "all"
@@ -27,21 +23,11 @@ def perplexity(folder: Path, data: Path, work: Path) -> dict[str, dict[str, floa
 
     Raises:
         ModelFolderError: the folder is no language model.
-        OSError: a set is missing from the data folder.
+        SourceMissingError: a set is missing from the data folder.
     """
     if missing := [name for name in _NEEDED if not (folder / name).exists()]:
         raise ModelFolderError(f"{folder} is no exported language model: {', '.join(missing)} missing")
-    config = LmConfig()
-    if not (work / "held_out.json").exists():
-        save_held_out(list(documents(data, config)), list(conversations(data)), work, config)
     tokenizer = load_tokenizer(folder)
-    found = bits_per_byte(OnnxModel(folder), None, tokenizer, held_out_sequences(work, tokenizer, config))
-    tokens, size = (sum(row[name] for row in found.values()) for name in ("tokens", "bytes"))
-    nats = sum(row["tokens"] * math.log(row["perplexity"]) for row in found.values())
-    together = {
-        "perplexity": math.exp(nats / tokens),
-        "bits_per_byte": nats / math.log(2) / size,
-        "tokens": tokens,
-        "bytes": size,
-    }
-    return {**found, ALL: together}
+    kept = held_out_texts(data, work)
+    found = bits_per_byte(OnnxModel(folder), None, tokenizer, held_out_sequences(kept, tokenizer))
+    return {**found, ALL: together(found)}

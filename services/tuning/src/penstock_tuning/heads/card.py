@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from penstock_tuning.data.example import LANGUAGES
-from penstock_tuning.encoder.card import NOTICE
+from penstock_tuning.training.attribution import NOTICE
 
 _OUTPUTS = {
     "similarity": "`token_embeddings` `[batch, tokens, {dimensions}]` and `embedding` `[batch, {dimensions}]`",

@@ -24,7 +24,6 @@ from penstock.heads.windows import framed
 from penstock.models.digests import sha256_of
 from penstock_tuning.data import manifest as manifests
 from penstock_tuning.data.example import PII, RESOURCE, SAFETY
-from penstock_tuning.encoder.card import CARD, NOTICE, notice, origins
 from penstock_tuning.encoder.config import Shape
 from penstock_tuning.encoder.export import hf_config
 from penstock_tuning.encoder.model import Weights, rotary, to_numpy
@@ -49,6 +48,7 @@ from penstock_tuning.heads.model import (
 )
 from penstock_tuning.heads.prepare import Prepared
 from penstock_tuning.heads.record import Base, run_record
+from penstock_tuning.training.attribution import CARD, NOTICE, notice, origins, sources_read
 from penstock_tuning.training.checkpoints import load_checkpoint
 from penstock_tuning.training.hardware import hardware, used
 
@@ -109,11 +109,11 @@ def export(config: HeadsConfig, base: Base, prepared: Prepared, work: Path, targ
         metrics=metrics,
         machine=hardware() | used(config.machine),
     )
-    manifest = manifests.load()
     (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    read = ("text", RESOURCE, *config.tasks)  # the encoder's text and the lists of generated text with them
-    (new / CARD).write_text(model_card(record, said, origins(manifest, read)), "utf-8")
-    (new / NOTICE).write_text(notice(manifest, config.name, read), "utf-8")
+    # The encoder's text and the lists of generated text with them.
+    read = sources_read(manifests.load(), ("text", RESOURCE, *config.tasks))
+    (new / CARD).write_text(model_card(record, said, origins(read)), "utf-8")
+    (new / NOTICE).write_text(notice(read, config.name), "utf-8")
     shutil.rmtree(target, ignore_errors=True)
     new.rename(target)
     return record

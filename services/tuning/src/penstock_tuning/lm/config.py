@@ -1,92 +1,158 @@
-"""The recipe of the embedded language model: every hyperparameter in one frozen dataclass.
+"""The language model's configuration: one YAML file per preset (`cpu.yaml`, `gpu.yaml`), or one of the user's own.
 
-The defaults are the recipe of the shipped model. Where the data lies is not part of the recipe: see `data_root`.
+Where the data lies and where files go is not part of it.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from penstock_tuning.lm.errors import DataFolderMissingError
+from pydantic import Field, model_validator
 
-PLACEHOLDER_TYPES: tuple[str, ...] = (
-    "EMAIL_ADDRESS",
-    "PHONE_NUMBER",
-    "CREDIT_CARD",
-    "IBAN_CODE",
-    "IP_ADDRESS",
-    "URL",
-    "US_SSN",
-    "PERSON",
-    "LOCATION",
-    "ORGANIZATION",
-    "DATE_TIME",
-    "CRYPTO",
-)
-PLACEHOLDER_MAX_INDEX = 9
-SPECIAL_TOKENS: tuple[str, ...] = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
-LANGUAGES: tuple[str, ...] = ("en", "de", "fr", "es", "it", "pt")
+from penstock_tuning.encoder.config import Optimizer
+from penstock_tuning.lm.errors import LmConfigError
+from penstock_tuning.training.recipe import Count, Machine, Part, read_recipe, trapezoid
+
+Kind = Literal["text", "conversations", "generated"]
+KINDS: tuple[Kind, ...] = ("text", "conversations", "generated")
+Positive = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True)
-class LmConfig:
-    """Model shape, data mix, optimiser schedule and export settings."""
+class Shape(Part):
+    """The network: Llama's, with embeddings that are the output's matrix too."""
 
-    seed: int = 7
-    # tokenizer and model
-    vocab_size: int = 6144
-    hidden_size: int = 256
-    intermediate_size: int = 640
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    context: int = 1024
+    vocabulary: Annotated[int, Field(ge=372, le=65_535)]
+    """Tokens, special ones, bytes and placeholders included."""
+    width: Count
+    layers: Count
+    heads: Count
+    key_value_heads: Count
+    feed_forward: Count
+    context: Count
     rope_theta: float = 10_000.0
-    # data mix, bytes of text at most for one source and language
-    docs_bytes: int = 450_000
-    tldr_bytes: int = 200_000
-    english_novel_bytes: int = 1_300_000
-    other_novel_bytes: int = 250_000
-    law_bytes: int = 300_000
-    held_out_percent: int = 3
-    pretrain_generated: int = 40_000
-    tune_generated: int = 75_000
-    tune_public_percent: int = 35
-    polish_generated: int = 36_000
-    polish_public_percent: int = 5
-    # training
-    train_length: int = 512
-    batch_rows: int = 8
-    pretrain_steps: int = 450
-    tune_steps: int = 1000
-    decay_steps: int = 250
-    polish_steps: int = 250
-    warmup_steps: int = 40
-    learning_rate: float = 3e-3
-    tune_learning_rate: float = 2.5e-3
-    polish_learning_rate: float = 1.5e-3
-    final_lr_fraction: float = 0.02
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    threads: int = 2
-    checkpoint_every: int = 50
-    # export
-    quant_block_size: int = 32
-    quant_accuracy_level: int = 4
-    max_folder_bytes: int = 20_000_000
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Shape:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"a width of {self.width} does not make {self.heads} heads of an even size")
+        if self.heads % self.key_value_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.key_value_heads} of keys and values evenly")
+        return self
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole network."""
+        shared = self.width // self.heads * self.key_value_heads
+        layer = 2 * self.width * (self.width + shared) + 3 * self.width * self.feed_forward + 2 * self.width
+        return self.vocabulary * self.width + self.layers * layer + self.width
 
 
-def data_root() -> Path:
-    """Return the folder of the training sets: `PENSTOCK_DATA`, else `../shared/data`.
+class Text(Part):
+    """What of the data package's task `text` is read."""
+
+    without_kinds: tuple[str, ...] = ()
+    """Kinds of sources: what a model that answers people should not have learned to say."""
+    without: tuple[str, ...] = ()
+    """Sources by name: those that the conversations have already."""
+
+
+class Phase(Part):
+    """A stretch of training with one mix."""
+
+    tokens: Count
+    """Read in it, rounded down to whole batches."""
+    learned: Literal["all", "answers"]
+    """Of conversations and generated tasks: every token, or the answers' alone. Of texts every token is learned."""
+    shares: Mapping[Kind, Positive]
+    """Of the rows, by kind."""
+
+
+class Export(Part):
+    """Weights as they are shipped, and what that may cost."""
+
+    bits: Literal[4, 8]
+    block_size: Literal[16, 32, 64, 128, 256]
+    """Weights that share a scale."""
+    accuracy_level: Annotated[int, Field(ge=0, le=4)]
+    """Of MatMulNBits in ONNX Runtime; 4 multiplies in int8."""
+    max_megabytes: Positive
+    """Of the folder, in millions of bytes."""
+    max_cost: Positive
+    """Bits for a byte of held-out text that quantization may add."""
+
+
+class LmConfig(Part):
+    """The whole recipe."""
+
+    name: str
+    seed: int
+    shape: Shape
+    text: Text = Text()
+    generated: Count
+    """Generated conversations; where a phase needs more rows they are read again."""
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    length: Count
+    """Tokens of a row."""
+    batch_tokens: Count
+    """Of one step."""
+    optimizer: Optimizer
+    machine: Machine = Machine()
+    tokenizer_megabytes: Positive
+    """Of text that the tokenizer is trained on, drawn evenly over the sources; conversations come on top."""
+    validation_rows: Count
+    """Rows of held-out text, and as many of held-out conversations, that losses are watched on."""
+    checkpoint_every: Count
+    log_every: Count
+    export: Export
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> LmConfig:
+        if self.length > self.shape.context:
+            raise ValueError(f"rows of {self.length} tokens are longer than the context of {self.shape.context}")
+        if not self.rows or self.batch_tokens % self.length:
+            raise ValueError(f"a batch of {self.batch_tokens} tokens is not made of rows of {self.length}")
+        if short := [phase.tokens for phase in self.phases if phase.tokens < self.batch_tokens]:
+            raise ValueError(f"{short[0]} tokens of a phase are less than one batch of {self.batch_tokens}")
+        if self.optimizer.warmup_steps >= self.steps:
+            raise ValueError(f"{self.optimizer.warmup_steps} steps of warm-up leave none of {self.steps}")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Rows of one step."""
+        return self.batch_tokens // self.length
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.tokens // self.batch_tokens for phase in self.phases)
+
+    def phase_at(self, step: int) -> int:
+        """The phase of a step. Raises IndexError beyond the last."""
+        for index, phase in enumerate(self.phases):
+            step -= phase.tokens // self.batch_tokens
+            if step < 0:
+                return index
+        raise IndexError("beyond the last phase")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: a linear warm-up, then constant, then one linear fall to zero at the end."""
+        share = trapezoid(step, self.steps, self.optimizer.warmup_steps, self.optimizer.decay_share)
+        return self.optimizer.learning_rate * share
+
+    def digest(self) -> str:
+        """16 hex digits over everything that decides the weights, the hardware aside."""
+        said = self.model_dump_json(exclude={"machine", "log_every", "checkpoint_every", "export"})
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def load_config(preset: str, path: Path | None = None, changes: Sequence[str] = ()) -> LmConfig:
+    """The configuration of a preset or of a file, as `read_recipe` reads it.
 
     Raises:
-        DataFolderMissingError: the folder is absent; the message says what to set.
+        LmConfigError: there is no such preset or file, or its values contradict each other.
     """
-    root = Path(os.environ.get("PENSTOCK_DATA", "../shared/data"))
-    if not (root / "text").is_dir():
-        raise DataFolderMissingError(
-            f"no training data at {root}: set PENSTOCK_DATA to the folder that holds text/ and benign/"
-        )
-    return root
+    return read_recipe(LmConfig, "penstock_tuning.lm", preset, path, changes, error=LmConfigError)

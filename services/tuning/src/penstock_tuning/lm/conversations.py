@@ -30,14 +30,16 @@ class Conversation:
 
     group: str
     source: str
+    """Its name in the manifest, which says on which side of the split it is."""
     key: str
+    """Decides whether it is held out to measure language models on."""
     turns: tuple[Turn, ...]
 
 
 def _pair(group: str, source: str, key: str, question: str, answer: str) -> Iterator[Conversation]:
     question, answer = question.strip(), answer.strip()
     if question and answer and len(answer) <= _MAX_ANSWER and len(question) <= _MAX_ANSWER:
-        yield Conversation(group, source, f"{source}:{key}", (("user", question), ("assistant", answer)))
+        yield Conversation(group, source, key, (("user", question), ("assistant", answer)))
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -48,7 +50,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
 def _gsm8k(root: Path) -> Iterator[Conversation]:
     for n, row in enumerate(_jsonl(root / "text/gsm8k/train.jsonl")):
         answer = _CALCULATOR.sub("", row["answer"]).replace("\n#### ", "\nThe answer is ")
-        yield from _pair("questions", "gsm8k", str(n), row["question"], answer + ".")
+        yield from _pair("questions", "gsm8k", f"gsm8k:{n}", row["question"], answer + ".")
 
 
 def _flan_cot(root: Path) -> Iterator[Conversation]:
@@ -58,30 +60,37 @@ def _flan_cot(root: Path) -> Iterator[Conversation]:
             cells = [cell.replace("\\n", "\n") for cell in line.split("\t")]
             if len(cells) == 3:
                 answer = f"{cells[2]}\nThe answer is {cells[1]}."
-                yield from _pair("questions", "flan_cot", f"{name}:{n}", cells[0], answer)
+                yield from _pair("questions", f"flan_{name}", f"flan_cot:{name}:{n}", cells[0], answer)
 
 
 def _gpteacher(root: Path) -> Iterator[Conversation]:
     folder = root / "benign/gpteacher"
-    for name in ("Codegen/codegen-instruct.json", "Roleplay/roleplay-simple-deduped-roleplay-instruct.json"):
+    for source, name in (
+        ("gpteacher_code", "Codegen/codegen-instruct.json"),
+        ("gpteacher_roleplay", "Roleplay/roleplay-simple-deduped-roleplay-instruct.json"),
+    ):
         for n, row in enumerate(json.loads((folder / name).read_text(encoding="utf-8"))):
             question = "\n".join(part for part in (str(row["instruction"]), str(row.get("input") or "")) if part)
-            yield from _pair("instructions", "gpteacher", f"{name}:{n}", question, str(row["response"]))
+            yield from _pair("instructions", source, f"gpteacher:{name}:{n}", question, str(row["response"]))
 
 
 def _octopack(root: Path) -> Iterator[Conversation]:
     for name in ("oasstcommitpackft", "oasstcommitpackftmanual"):
         for n, row in enumerate(_jsonl(root / f"benign/octopack/dataset/oasst/{name}.jsonl")):
             if row["prompt"].isascii() or not re.search(r"[\u0400-\u9fff]", row["prompt"]):
-                yield from _pair("instructions", "octopack", f"{name}:{n}", row["prompt"], row["completion"])
+                key = f"octopack:{name}:{n}"
+                yield from _pair("instructions", "octopack_chat", key, row["prompt"], row["completion"])
 
 
 def _self_instruct(root: Path) -> Iterator[Conversation]:
-    for name in ("data/seed_tasks.jsonl", "human_eval/user_oriented_instructions.jsonl"):
+    for source, name in (
+        ("self_instruct_seed", "data/seed_tasks.jsonl"),
+        ("self_instruct_user", "human_eval/user_oriented_instructions.jsonl"),
+    ):
         for n, row in enumerate(_jsonl(root / "benign/self_instruct" / name)):
             for instance in row["instances"]:
                 question = f"{row['instruction']}\n{instance['input']}"
-                yield from _pair("instructions", "self_instruct", f"{name}:{n}", question, instance["output"])
+                yield from _pair("instructions", source, f"self_instruct:{name}:{n}", question, instance["output"])
 
 
 def _nl2bash(root: Path) -> Iterator[Conversation]:
@@ -89,7 +98,7 @@ def _nl2bash(root: Path) -> Iterator[Conversation]:
     requests = (folder / "all.nl").read_text(encoding="utf-8").splitlines()
     commands = (folder / "all.cm").read_text(encoding="utf-8").splitlines()
     for n, (request, command) in enumerate(zip(requests[:6000], commands[:6000], strict=True)):
-        yield from _pair("instructions", "nl2bash", str(n // 4), f"Write a shell command: {request}", command)
+        yield from _pair("instructions", "nl2bash", f"nl2bash:{n // 4}", f"Write a shell command: {request}", command)
 
 
 def _alternate(texts: Iterable[str]) -> tuple[Turn, ...]:
@@ -106,7 +115,7 @@ def _persona(root: Path) -> Iterator[Conversation]:
                 texts = _SPEAKER.split(row["Best Generated Conversation"])[2::2]
                 turns = _alternate(texts)
                 if turns:
-                    yield Conversation("dialogues", "synthetic_persona_chat", f"persona:{name}:{n}", turns)
+                    yield Conversation("dialogues", "persona_chat", f"persona:{name}:{n}", turns)
 
 
 def _taskmaster(root: Path) -> Iterator[Conversation]:
@@ -115,7 +124,7 @@ def _taskmaster(root: Path) -> Iterator[Conversation]:
             turns = _alternate(u["text"] for u in row["utterances"])
             if turns and all(u["speaker"] == turn[0] for u, turn in zip(row["utterances"], turns, strict=False)):
                 key = f"taskmaster:{row['conversation_id']}"
-                yield Conversation("dialogues", "taskmaster4", key, turns)
+                yield Conversation("dialogues", "taskmaster", key, turns)
 
 
 def _chatterbot(root: Path) -> Iterator[Conversation]:
@@ -126,7 +135,7 @@ def _chatterbot(root: Path) -> Iterator[Conversation]:
             turns = _alternate(str(text) for text in texts)
             if turns:
                 key = f"chatterbot:{path.parent.name}/{path.stem}:{n}"
-                yield Conversation("dialogues", "chatterbot_corpus", key, turns)
+                yield Conversation("dialogues", "chatterbot", key, turns)
 
 
 def conversations(root: Path) -> Iterator[Conversation]:

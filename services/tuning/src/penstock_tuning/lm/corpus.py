@@ -1,7 +1,7 @@
-"""Readers of the public text sets: plain documents for pretraining.
+"""The documents of which a fixed part measures every language model, whatever it was trained on.
 
-Each document carries its source group, language and a split key. The key leaves the language out, so that a
-page and its translations fall on the same side of the split. Conversations are read by `conversations`.
+Each carries its source group, language and a split key. The key leaves the language out, so that a page and its
+translations fall on the same side of the split. What training reads comes from the data package's task `text`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock_tuning.lm.config import LANGUAGES, LmConfig
+from penstock_tuning.lm.vocabulary import LANGUAGES
 
 _DOC_SETS = (
     ("react_docs", "react_docs_de"),
@@ -42,6 +42,14 @@ _FRAME_START = re.compile(r"\*\*\* ?START OF TH[^\n]*\*\*\*|\*END\*THE SMALL PRI
 _FRAME_END = re.compile(r"\*\*\* ?END OF TH|End of (the )?Project Gutenberg|Fin del? Project Gutenberg")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 _SECTION_BYTES = 20_000
+# Bytes of text at most for one source and language. A change changes what every model is measured on.
+_DOCS_BYTES = 450_000
+_TLDR_BYTES = 200_000
+_ENGLISH_NOVEL_BYTES = 1_300_000
+_OTHER_NOVEL_BYTES = 250_000
+_LAW_BYTES = 300_000
+_SEED = 7
+HELD_OUT_PERCENT = 3
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ class Document:
     text: str
 
 
-def is_held_out(key: str, percent: int) -> bool:
-    """Whether a split key falls into the validation part; stable across runs and machines."""
+def is_held_out(key: str, percent: int = HELD_OUT_PERCENT) -> bool:
+    """Whether a split key falls into the held-out part; stable across runs and machines."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 100 < percent
 
 
@@ -88,10 +96,10 @@ def split_key(family: str, path: str) -> str:
     return f"{family}:{'/'.join(parts[-3:])}"
 
 
-def _cap(documents: Iterable[Document], limit: int, seed: int) -> Iterator[Document]:
+def _cap(documents: Iterable[Document], limit: int) -> Iterator[Document]:
     """Yield a seeded sample of at most `limit` bytes."""
     pool = list(documents)
-    random.Random(seed).shuffle(pool)
+    random.Random(_SEED).shuffle(pool)
     used = 0
     for document in pool:
         used += len(document.text.encode())
@@ -100,7 +108,7 @@ def _cap(documents: Iterable[Document], limit: int, seed: int) -> Iterator[Docum
         yield document
 
 
-def _pages(folder: Path, family: str, config: LmConfig) -> Iterator[Document]:
+def _pages(folder: Path, family: str) -> Iterator[Document]:
     for file in sorted(folder.glob("text_*.jsonl")):
         language = file.stem.removeprefix("text_")
         rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
@@ -115,8 +123,7 @@ def _pages(folder: Path, family: str, config: LmConfig) -> Iterator[Document]:
                 )
                 for row in rows
             ),
-            config.docs_bytes,
-            config.seed,
+            _DOCS_BYTES,
         )
 
 
@@ -134,23 +141,23 @@ def _sections(text: str) -> Iterator[str]:
         yield "\n\n".join(section)
 
 
-def _novels(text_root: Path, config: LmConfig) -> Iterator[Document]:
+def _novels(text_root: Path) -> Iterator[Document]:
     english = sorted((text_root / "gutenberg_novels").glob("[0-9]*.txt"))
-    share = config.english_novel_bytes // (len(english) - len(_HELD_OUT_NOVELS))
+    share = _ENGLISH_NOVEL_BYTES // (len(english) - len(_HELD_OUT_NOVELS))
     for file in english:
         body = unwrap(strip_gutenberg(read_text(file)))
         held_out = file.name in _HELD_OUT_NOVELS
-        for n, section in enumerate(_sections(body[: config.docs_bytes if held_out else share])):
+        for n, section in enumerate(_sections(body[: _DOCS_BYTES if held_out else share])):
             key = "novel-held-out" if held_out else f"novel-train:{file.name}:{n}"
             yield Document("novels", "gutenberg_novels", "en", key, section)
     for language, name in _NOVELS:
         for file in sorted((text_root / name).glob("*-8.txt")):
-            body = unwrap(strip_gutenberg(read_text(file)))[: config.other_novel_bytes]
+            body = unwrap(strip_gutenberg(read_text(file)))[:_OTHER_NOVEL_BYTES]
             for n, section in enumerate(_sections(body)):
                 yield Document("novels", name, language, f"novel:{name}:{n}", section)
 
 
-def _law(text_root: Path, config: LmConfig) -> Iterator[Document]:
+def _law(text_root: Path) -> Iterator[Document]:
     rows = (
         json.loads(line)
         for line in (text_root / "gesetze_de" / "text_de.jsonl").read_text(encoding="utf-8").splitlines()
@@ -159,10 +166,10 @@ def _law(text_root: Path, config: LmConfig) -> Iterator[Document]:
         Document("law", "gesetze_de", "de", f"law:{row['file']}", _FRONT_MATTER.sub("", row["text"])[:12_000])
         for row in rows
     )
-    yield from _cap(documents, config.law_bytes, config.seed)
+    yield from _cap(documents, _LAW_BYTES)
 
 
-def _tldr(root: Path, config: LmConfig) -> Iterator[Document]:
+def _tldr(root: Path) -> Iterator[Document]:
     for language, stem in (
         ("en", "en"),
         ("de", "de"),
@@ -174,23 +181,23 @@ def _tldr(root: Path, config: LmConfig) -> Iterator[Document]:
         lines = (root / "benign" / "tldr_pages" / f"tldr_{stem}.jsonl").read_text(encoding="utf-8").splitlines()
         rows = (json.loads(line) for line in lines)
         documents = (Document("technical", "tldr_pages", language, f"tldr:{row['page']}", row["text"]) for row in rows)
-        yield from _cap(documents, config.tldr_bytes, config.seed)
+        yield from _cap(documents, _TLDR_BYTES)
 
 
-def documents(root: Path, config: LmConfig) -> Iterator[Document]:
-    """Yield every pretraining document, capped per source and language."""
+def documents(root: Path) -> Iterator[Document]:
+    """Yield every document, capped per source and language."""
     text_root = root / "text"
     for family, name in _DOC_SETS:
-        yield from _pages(text_root / name, family, config)
-    yield from _novels(text_root, config)
-    yield from _law(text_root, config)
-    yield from _tldr(root, config)
+        yield from _pages(text_root / name, family)
+    yield from _novels(text_root)
+    yield from _law(text_root)
+    yield from _tldr(root)
 
 
-def held_out(document: Document, config: LmConfig) -> bool:
-    """Whether a document belongs to the validation part."""
+def held_out(document: Document) -> bool:
+    """Whether a document belongs to the held-out part."""
     if document.key.startswith("novel-train:"):
         return False
     # Few statutes fit under the cap, so a larger share is needed to hold any out.
-    percent = config.held_out_percent * (5 if document.group == "law" else 1)
+    percent = HELD_OUT_PERCENT * (5 if document.group == "law" else 1)
     return document.key == "novel-held-out" or is_held_out(document.key, percent)

@@ -1,10 +1,9 @@
-"""Errors of the language-model recipe.
+"""Errors of the language model's recipe, and the base of all errors of this package.
 
 TuningError
-├── DataFolderMissingError   the training sets are not where PENSTOCK_DATA says
-├── PreparedDataMissingError `prepare` has not been run for this work folder
-├── CheckpointMissingError   `train` has not been run for this work folder
-└── ExportRejectedError      an exported folder failed a check and was not put in place
+├── LmConfigError           a configuration contradicts itself, or there is none of that name
+├── CheckpointMissingError  nothing was trained in this work folder
+└── ExportRejectedError     an exported folder failed a check and was not put in place
 
 None is retriable: each needs a person to change something.
 """
@@ -16,12 +15,8 @@ class TuningError(Exception):
     """Base of every error of this package."""
 
 
-class DataFolderMissingError(TuningError):
-    """The training sets are absent."""
-
-
-class PreparedDataMissingError(TuningError):
-    """The prepared token arrays are absent."""
+class LmConfigError(TuningError):
+    """A configuration contradicts itself, or there is none of that name."""
 
 
 class CheckpointMissingError(TuningError):

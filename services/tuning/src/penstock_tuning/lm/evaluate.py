@@ -1,7 +1,7 @@
 """Measures an exported folder: bits per byte on held-out text, and how reliably it does its few tasks.
 
-Every figure is of the folder given (the quantised model), read by onnxruntime; where the fp32 export lies in the
-work folder, how the two differ is measured too. Held-out means: other documents, phrases, made-up words.
+Every figure is of the folder given (the quantized model), read by onnxruntime; with a second folder (its fp32 export)
+how the two differ is measured too. Held-out means: other documents, phrases, made-up words.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from penstock_tuning.lm.config import LmConfig
-from penstock_tuning.lm.errors import PreparedDataMissingError
 from penstock_tuning.lm.generator import Sample, Split, samples
 from penstock_tuning.lm.runtime import END_ID, OnnxModel, load_tokenizer, prompt_ids, text_of
 from penstock_tuning.lm.tokenizer import Turn, encode_conversation, special_id
 
 _BYTES_PER_GROUP = 40_000
+_SEQUENCE_TOKENS = 512
 _ANSWER_TOKENS = 96
 _COMPARED_PROMPTS = 60
 
@@ -37,15 +36,14 @@ def _nats(logits: np.ndarray, targets: Sequence[int]) -> np.ndarray:
     return nats
 
 
-def held_out_sequences(work: Path, tokenizer: Tokenizer, config: LmConfig) -> Iterator[Scored]:
-    """Token sequences of at most the training length, with a mask of what counts."""
-    kept = json.loads((work / "held_out.json").read_text(encoding="utf-8"))
+def held_out_sequences(kept: Mapping[str, Any], tokenizer: Tokenizer) -> Iterator[Scored]:
+    """Token sequences of at most 512 tokens of the held-out texts, with their group and a mask of what counts."""
     bos = special_id(tokenizer, "<|bos|>")
     used: dict[str, int] = defaultdict(int)
     for document in kept["documents"]:
         group = f"{document['group']} ({document['language']})"
         ids: list[int] = [bos, *tokenizer.encode(document["text"][:4000], add_special_tokens=False).ids]
-        ids = ids[: config.train_length]
+        ids = ids[:_SEQUENCE_TOKENS]
         if used[group] < _BYTES_PER_GROUP:
             used[group] += len(tokenizer.decode(ids).encode())
             yield group, ids, [False] + [True] * (len(ids) - 1)
@@ -53,7 +51,7 @@ def held_out_sequences(work: Path, tokenizer: Tokenizer, config: LmConfig) -> It
         group = f"answers: {talk['group']}"
         turns: list[Turn] = [(role, text) for role, text in talk["turns"]]
         ids, learn = encode_conversation(tokenizer, turns)
-        if used[group] < _BYTES_PER_GROUP and len(ids) <= config.train_length:
+        if used[group] < _BYTES_PER_GROUP and len(ids) <= _SEQUENCE_TOKENS:
             used[group] += sum(len(text.encode()) for role, text in turns if role == "assistant")
             yield group, ids, learn
 
@@ -148,35 +146,57 @@ def _agreement(model: OnnxModel, reference: OnnxModel, folder: Path, prompts: Se
     return {"prompts": len(prompts), "same_answer": same / len(prompts), "same_tokens": matched / total}
 
 
-def evaluate(work: Path, folder: Path, config: LmConfig, count: int) -> dict[str, Any]:
-    """Measure `folder`; `count` generated prompts for each side of the split.
+def evaluate(
+    folder: Path, kept: Mapping[str, Any], *, prompts: int, seed: int, reference: Path | None = None
+) -> dict[str, Any]:
+    """Measure a folder.
 
-    Raises:
-        PreparedDataMissingError: the held-out texts are not in `work`.
+    Args:
+        folder: the exported model.
+        kept: the held-out texts.
+        prompts: generated ones, for each side of the split.
+        seed: of the prompts.
+        reference: the fp32 export of the same weights, to measure what quantization cost.
     """
-    if not (work / "held_out.json").exists():
-        raise PreparedDataMissingError(f"no held-out texts in {work}: run `prepare` first")
     tokenizer = load_tokenizer(folder)
     model = OnnxModel(folder)
-    reference = OnnxModel(work / "fp32") if (work / "fp32" / "model.onnx").exists() else None
-    carriers = json.loads((work / "held_out.json").read_text(encoding="utf-8"))["carriers"]
+    other = None if reference is None else OnnxModel(reference)
     splits: tuple[Split, ...] = ("held_out", "train")
-    prompts = {split: list(islice(samples(config.seed + 200, split, count, carriers), count)) for split in splits}
+    made = {split: list(islice(samples(seed + 200, split, prompts, kept["carriers"]), prompts)) for split in splits}
     result: dict[str, Any] = {
-        "text": bits_per_byte(model, reference, tokenizer, held_out_sequences(work, tokenizer, config)),
-        "tasks_held_out_phrases": task_rates(model, folder, prompts["held_out"]),
-        "tasks_known_phrases": task_rates(model, folder, prompts["train"]),
+        "text": bits_per_byte(model, other, tokenizer, held_out_sequences(kept, tokenizer)),
+        "tasks_held_out_phrases": task_rates(model, folder, made["held_out"]),
+        "tasks_known_phrases": task_rates(model, folder, made["train"]),
     }
-    if reference is not None:
-        result["int8_against_fp32"] = _agreement(model, reference, folder, prompts["held_out"][:_COMPARED_PROMPTS])
+    if other is not None:
+        result["quantized_against_fp32"] = _agreement(model, other, folder, made["held_out"][:_COMPARED_PROMPTS])
     return result
+
+
+def together(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The figures of `bits_per_byte` over all tokens of all groups.
+
+    Perplexity is of a token, so it compares only models whose tokenizers cut alike; bits per byte compare all.
+    """
+    tokens, size = (sum(row[name] for row in groups.values()) for name in ("tokens", "bytes"))
+    nats = sum(row["tokens"] * math.log(row["perplexity"]) for row in groups.values())
+    found = {
+        "perplexity": math.exp(nats / tokens),
+        "bits_per_byte": nats / math.log(2) / size,
+        "tokens": tokens,
+        "bytes": size,
+    }
+    if all("fp32_bits_per_byte" in row for row in groups.values()):
+        found["fp32_bits_per_byte"] = sum(row["fp32_bits_per_byte"] * row["bytes"] for row in groups.values()) / size
+        found["same_next_token"] = sum(row["same_next_token"] * row["tokens"] for row in groups.values()) / tokens
+    return found
 
 
 def table(result: dict[str, Any]) -> str:
     """The figures as a table for people."""
     lines = []
     for title, figures in result.items():
-        rows = {"greedy": figures} if title == "int8_against_fp32" else figures
+        rows = {"greedy": figures} if title == "quantized_against_fp32" else figures
         columns = sorted({column for row in rows.values() for column in row})
         lines.append(f"\n{title}\n{'':28}" + "".join(f"{column:>20}" for column in columns))
         for name, row in rows.items():

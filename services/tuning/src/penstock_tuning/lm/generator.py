@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from penstock_tuning.lm import facts, phrases
-from penstock_tuning.lm.config import LANGUAGES, PLACEHOLDER_MAX_INDEX, PLACEHOLDER_TYPES
 from penstock_tuning.lm.tokenizer import Turn
+from penstock_tuning.lm.vocabulary import LANGUAGES, PLACEHOLDER_MAX_INDEX, PLACEHOLDER_TYPES
 
 Split = Literal["train", "held_out"]
 T = TypeVar("T")
@@ -279,16 +279,15 @@ def short_answer(source: Source) -> Sample:
 
 
 Maker = Callable[[Source], Sample]
-Stage = Literal["pretrain", "tune"]
 
 
-def _mix(stage: Stage) -> dict[Maker, float]:
+def _mix() -> dict[Maker, float]:
     """Kinds of samples with their weights."""
     # These modules build on this one.
     from penstock_tuning.lm.json_tasks import json_answer
     from penstock_tuning.lm.requests import detail, request
 
-    mix: dict[Maker, float] = {
+    return {
         contact: 0.18,
         sentence: 0.13,
         repeat: 0.13,
@@ -297,15 +296,14 @@ def _mix(stage: Stage) -> dict[Maker, float]:
         recall: 0.06,
         json_answer: 0.16,
         short_answer: 0.10,
+        request: 0.20,
+        detail: 0.06,
     }
-    return mix if stage == "pretrain" else mix | {request: 0.20, detail: 0.06}
 
 
-def samples(
-    seed: int, split: Split, count: int, carriers: Sequence[str] = (), stage: Stage = "tune"
-) -> Iterator[Sample]:
-    """Yield `count` samples of every kind of a stage; the same seed gives the same samples."""
+def samples(seed: int, split: Split, count: int, carriers: Sequence[str] = ()) -> Iterator[Sample]:
+    """Yield `count` samples of every kind; the same seed gives the same samples."""
     source = Source(seed, split, carriers)
-    mix = _mix(stage)
+    mix = _mix()
     for _ in range(count):
         yield source.random.choices(list(mix), list(mix.values()))[0](source)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from penstock_tuning.lm import facts, phrases
-from penstock_tuning.lm.config import PLACEHOLDER_TYPES
 from penstock_tuning.lm.generator import Sample, Source, joined, upper_first, with_system
 from penstock_tuning.lm.tokenizer import Turn
+from penstock_tuning.lm.vocabulary import PLACEHOLDER_TYPES
 
 _KEYS: dict[str, list[str]] = {
     "EMAIL_ADDRESS": ["email", "mail", "email_address"],

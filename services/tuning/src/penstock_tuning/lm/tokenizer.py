@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from penstock_tuning.lm.config import PLACEHOLDER_MAX_INDEX, PLACEHOLDER_TYPES, SPECIAL_TOKENS
+from penstock_tuning.lm.vocabulary import PLACEHOLDER_MAX_INDEX, PLACEHOLDER_TYPES, SPECIAL_TOKENS
 
 CHAT_TEMPLATE = (
     "{{ '<|bos|>' }}"

@@ -1,7 +1,7 @@
-"""Trains the language model on a CPU: pretraining on everything, tuning on answers, polishing on generated tasks.
+"""Trains the language model in pieces of any length: first on everything, then on answers. Needs the extra `train`.
 
-One step counter runs through the three phases, and `learning_rate` says how the rate follows it.
-Hidden matrices use Muon, embeddings and norms AdamW. A checkpoint holds everything that a resumed run needs.
+The hidden matrices use Muon, embeddings and norms AdamW. A run that was cut and resumed reads the same batches as one
+that was not.
 """
 
 from __future__ import annotations
@@ -9,193 +9,145 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import structlog
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from penstock_tuning.lm.config import LmConfig
-from penstock_tuning.lm.errors import CheckpointMissingError, PreparedDataMissingError
-from penstock_tuning.training.checkpoints import CHECKPOINT, save_checkpoint
-from penstock_tuning.training.hardware import has_bf16
+from penstock_tuning.lm.batches import IGNORED, Batch, Batches, labelled
+from penstock_tuning.lm.config import LmConfig, Shape
+from penstock_tuning.lm.prepare import ANSWERED, Prepared, Rows
+from penstock_tuning.lm.vocabulary import SPECIAL_TOKENS
+from penstock_tuning.training.checkpoints import CHECKPOINT, load_checkpoint
+from penstock_tuning.training.hardware import uses_bf16
+from penstock_tuning.training.muon import muon
+from penstock_tuning.training.pieces import Pieces
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import LlamaForCausalLM
-
-_log = structlog.get_logger()
-_IGNORED = -100
-
-
-def learning_rate(step: int, config: LmConfig) -> float:
-    """Warm-up, constant while pretraining and tuning, a linear fall at the end of tuning, another while polishing."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if step < config.pretrain_steps:
-        return config.learning_rate
-    tuned = config.pretrain_steps + config.tune_steps
-    if step >= tuned:
-        left = (tuned + config.polish_steps - step) / config.polish_steps
-        return config.polish_learning_rate * max(left, config.final_lr_fraction)
-    left = (tuned - step) / config.decay_steps
-    return config.tune_learning_rate * min(1.0, max(left, config.final_lr_fraction))
+_VALIDATED_AT_ONCE = 8
 
 
-def build_model(config: LmConfig) -> LlamaForCausalLM:
-    """A Llama-shaped model with tied embeddings and random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shape = LlamaConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads,
-        max_position_embeddings=config.context,
-        rope_theta=config.rope_theta,
+def build_model(shape: Shape) -> LlamaForCausalLM:
+    """The network with random weights of torch's generator, in fp32."""
+    special = {f"{name}_token_id": SPECIAL_TOKENS.index(f"<|{name}|>") for name in ("pad", "bos")}
+    wanted = LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.feed_forward,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=shape.context,
+        rope_theta=shape.rope_theta,
         tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
+        **special,
+        eos_token_id=SPECIAL_TOKENS.index("<|end|>"),
         attn_implementation="sdpa",
         use_cache=False,
     )
-    return LlamaForCausalLM(shape).float()
+    return LlamaForCausalLM(wanted).float()
 
 
-class Batches:
-    """Rows of all phases in a seeded order; batch `step` is the same however often training was resumed."""
-
-    def __init__(self, work: Path, config: LmConfig) -> None:
-        if not (work / "polish_mask.npy").exists():
-            raise PreparedDataMissingError(f"nothing prepared in {work}: run `prepare` first")
-        self._config = config
-        self._pretrain = np.load(work / "pretrain.npy", mmap_mode="r")
-        self._packed = [
-            (np.load(work / f"{name}.npy", mmap_mode="r"), np.load(work / f"{name}_mask.npy", mmap_mode="r"))
-            for name in ("tune", "polish")
-        ]
-
-    def _rows(self, step: int, total: int, phase: int) -> np.ndarray:
-        count = self._config.batch_rows
-        start = step * count
-        epoch, offset = divmod(start, total // count * count)
-        order = np.random.default_rng((self._config.seed, phase, epoch)).permutation(total)
-        return order[offset : offset + count]
-
-    def at(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input ids and labels of a step, each `[rows, train_length]`."""
-        import torch
-
-        if step < self._config.pretrain_steps:
-            rows = self._rows(step, len(self._pretrain), 0)
-            tokens = torch.from_numpy(self._pretrain[rows].astype(np.int64))
-            return tokens[:, :-1], tokens[:, 1:]
-        step -= self._config.pretrain_steps
-        phase = int(step >= self._config.tune_steps)
-        packed, mask = self._packed[phase]
-        rows = self._rows(step - phase * self._config.tune_steps, len(packed), phase + 1)
-        tokens = torch.from_numpy(packed[rows].astype(np.int64))
-        learned = torch.from_numpy(mask[rows])
-        return tokens[:, :-1], tokens[:, 1:].masked_fill(~learned[:, 1:], _IGNORED)
-
-
-def _optimizers(model: LlamaForCausalLM, config: LmConfig) -> list[torch.optim.Optimizer]:
-    import torch
-
-    from penstock_tuning.training.muon import muon
-
-    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    return [
-        muon(hidden, config.learning_rate, config.weight_decay, bf16=has_bf16()),
-        torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-
-def _loss_function(model: LlamaForCausalLM, compiled: bool) -> Callable[[Any, Any], Any]:
-    import torch
-
-    def loss(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
-            logits = model.lm_head(model.model(input_ids=ids).last_hidden_state)
-        flat = logits.flatten(0, 1).float()
-        return torch.nn.functional.cross_entropy(flat, labels.flatten(), ignore_index=_IGNORED)
-
-    return torch.compile(loss, dynamic=False) if compiled else loss
-
-
-def load_model(work: Path, config: LmConfig) -> tuple[LlamaForCausalLM, int]:
-    """The model of the newest checkpoint and its step.
+def load_model(work: Path, config: LmConfig) -> LlamaForCausalLM:
+    """The network with the weights of a work folder's checkpoint.
 
     Raises:
         CheckpointMissingError: nothing was trained in this work folder.
     """
-    import torch
-
-    path = work / CHECKPOINT
-    if not path.exists():
-        raise CheckpointMissingError(f"no checkpoint in {work}: run `train` first")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model = build_model(config)
-    model.load_state_dict(state["model"])
-    return model.eval(), int(state["step"])
+    weights = load_checkpoint(work)["weights"]
+    model = build_model(config.shape)
+    _take(model, weights)
+    return model.eval()
 
 
-def train(work: Path, config: LmConfig, *, resume: bool = False, compiled: bool = True) -> None:
-    """Train to the last step of the recipe, or go on from the newest checkpoint with `resume`."""
-    import torch
+def _take(model: LlamaForCausalLM, weights: dict[str, torch.Tensor]) -> None:
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
 
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    batches = Batches(work, config)
-    model = build_model(config)
-    optimizers = _optimizers(model, config)
-    step = 0
-    if resume and (work / CHECKPOINT).exists():
-        state = torch.load(work / CHECKPOINT, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        step = int(state["step"])
-    total = config.pretrain_steps + config.tune_steps + config.polish_steps
-    _log.info("lm.train.started", step=step, total=total, parameters=sum(p.numel() for p in model.parameters()))
-    loss_of = _loss_function(model, compiled)
-    model.train()
-    losses: list[float] = []
-    started = time.monotonic()
-    while step < total:
-        rate = learning_rate(step, config)
-        for optimizer in optimizers:
+
+class Training(Pieces):
+    """One run: the network, optimizers and where it stands."""
+
+    def __init__(
+        self, config: LmConfig, prepared: Prepared, work: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Begin, or go on from the work folder's checkpoint."""
+        super().__init__(
+            "lm", config.steps, work, checkpoint_every=config.checkpoint_every, log_every=config.log_every, clock=clock
+        )
+        self._config = config
+        self._batches = Batches(prepared, config)
+        text = prepared.held_out_text
+        self._held_out = {
+            "text_loss": Rows(text, np.full(text.shape, ANSWERED, np.uint8)),
+            "answers_loss": prepared.held_out_conversations,
+        }
+        machine = config.machine
+        if machine.threads is not None:
+            torch.set_num_threads(machine.threads)
+        torch.manual_seed(config.seed)
+        self._model = build_model(config.shape)
+        state = load_checkpoint(work) if (work / CHECKPOINT).exists() else None
+        if state:
+            _take(self._model, state["weights"])
+        self._model.to(machine.device)
+        self.weights = dict(self._model.named_parameters())
+        self.optimizers = _optimizers(self.weights, config)
+        if state:
+            self.resume(state)
+        self._compiled: Callable[..., torch.Tensor] = (
+            torch.compile(self._loss, dynamic=False) if machine.compiled else self._loss
+        )
+
+    def _loss(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = self._model.lm_head(self._model.model(input_ids=ids).last_hidden_state)
+        flat = logits.flatten(0, 1).float()
+        return torch.nn.functional.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED)
+
+    def _learn(self) -> torch.Tensor:
+        loss = self._loss_of(self._batches.at(self.step), self._compiled)
+        loss.backward()  # type: ignore[no-untyped-call,unused-ignore]  # torch is not installed where types are checked
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
-        loss = loss_of(*batches.at(step))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        step += 1
-        if step % 10 == 0 or step == total:
-            seconds = time.monotonic() - started
-            rows = len(losses) * config.batch_rows * config.train_length
-            _log.info(
-                "lm.train.step",
-                step=step,
-                loss=round(sum(losses) / len(losses), 4),
-                lr=round(rate, 6),
-                tokens_per_second=round(rows / seconds),
-            )
-            losses, started = [], time.monotonic()
-        if step % config.checkpoint_every == 0 or step == total:
-            save_checkpoint(
-                work / CHECKPOINT,
-                {
-                    "model": model.state_dict(),
-                    "optimizers": [o.state_dict() for o in optimizers],
-                    "step": step,
-                },
-            )
-    _log.info("lm.train.done", step=step)
+                group["lr"] = self._config.rate(self.step)
+        self._update(self._config.optimizer.clip_norm)
+        return loss.detach()
+
+    def _loss_of(self, batch: Batch, loss: Callable[..., torch.Tensor]) -> torch.Tensor:
+        machine = self._config.machine
+        ids, labels = (torch.from_numpy(array).to(machine.device) for array in batch)
+        with torch.autocast(machine.device, torch.bfloat16, enabled=uses_bf16(machine)):
+            return loss(ids, labels)
+
+    def _rate(self) -> float:
+        return self._config.rate(self.step - 1)
+
+    def _tokens(self, step: int) -> int:
+        return step * self._config.batch_tokens
+
+    def _validate(self) -> dict[str, float]:
+        """Nats a token: of held-out texts, and of the answers in held-out conversations."""
+        found = {}
+        for name, rows in self._held_out.items():
+            total, count, most = 0.0, 0, min(self._config.validation_rows, len(rows.tokens))
+            for start in range(0, most, _VALIDATED_AT_ONCE):
+                part = slice(start, min(start + _VALIDATED_AT_ONCE, most))
+                batch = labelled(Rows(rows.tokens[part], rows.marks[part]), answers=True)
+                learned = int((batch.labels != IGNORED).sum())
+                with torch.no_grad():
+                    total += float(self._loss_of(batch, self._loss)) * learned
+                count += learned
+            found[name] = total / max(1, count)
+        return found
+
+
+def _optimizers(weights: dict[str, torch.nn.Parameter], config: LmConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the rest."""
+    hidden = [one for name, one in weights.items() if one.ndim == 2 and "embed" not in name]
+    others = [one for name, one in weights.items() if one.ndim != 2 or "embed" in name]
+    rate = config.optimizer.learning_rate
+    return [
+        muon(hidden, rate, config.optimizer.weight_decay, bf16=uses_bf16(config.machine)),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]

@@ -27,7 +27,7 @@ class Pieces(ABC):
     ) -> None:
         """`name` begins the log events: `NAME.train.step`."""
         self._name = name
-        self._steps = steps
+        self.steps = steps
         self._work = work
         self._checkpoint_every = checkpoint_every
         self._log_every = log_every
@@ -56,7 +56,7 @@ class Pieces(ABC):
     @property
     def done(self) -> bool:
         """Whether the last step was taken."""
-        return self.step >= self._steps
+        return self.step >= self.steps
 
     def resume(self, state: dict[str, object]) -> None:
         """Take over a checkpoint's optimizers and counters; the weights were made from it already."""
@@ -71,9 +71,9 @@ class Pieces(ABC):
 
         The step under way is finished and saved: a piece is longer than asked for by one step and one checkpoint.
         """
-        pace = Pace(self._tokens(self.step), self._tokens(self._steps), self._clock)
+        pace = Pace(self._tokens(self.step), self._tokens(self.steps), self._clock)
         count = sum(one.numel() for one in self.weights.values())
-        _log.info(f"{self._name}.train.started", step=self.step, total=self._steps, parameters=count)
+        _log.info(f"{self._name}.train.started", step=self.step, total=self.steps, parameters=count)
         losses: list[torch.Tensor] = []
         saved, began = self.step, self._clock()
         while not self.done and (deadline is None or self._clock() < deadline):

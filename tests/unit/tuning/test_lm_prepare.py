@@ -68,6 +68,9 @@ def test_packing_keeps_conversations_whole_and_marks_answers(made: Prepared) -> 
         assert decoded(made.tokenizer, row[marks > 0]).count("<|bos|>") == decoded(
             made.tokenizer, row[marks == 2]
         ).count("<|end|>")
+    assert [row[row > 0].tolist() for row in rows.marks] == [row[: (row > 0).sum()].tolist() for row in rows.marks]
+    many = pack(made.tokenizer, [one.turns for one in talks(200)], 128, seed=1)
+    assert (many.marks > 0).mean() > 0.85
     longer = pack(made.tokenizer, [(("user", "word " * 90), ("assistant", "yes"))], 64, seed=1)
     assert longer.marks[-1].tolist() == [1] * 64  # it is cut before its answer
 

@@ -7,7 +7,8 @@ a run of eight words with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ def carriers_of(talks: Sequence[Conversation]) -> list[str]:
     return found
 
 
+@contextmanager
+def sets_of(data: Path) -> Iterator[None]:
+    """While public sets are read: say which one is not there.
+
+    Raises:
+        SourceMissingError: a file was not found.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SourceMissingError(
+            f"{error.filename} is not there: `penstock tune data verify` says what {data} lacks"
+        ) from error
+
+
 def held_out_texts(data: Path, work: Path) -> dict[str, Any]:
     """The held-out texts, from the work folder or read from the data folder and kept there.
 
@@ -44,13 +60,9 @@ def held_out_texts(data: Path, work: Path) -> dict[str, Any]:
     """
     path = work / FILE
     if not path.exists():
-        try:
+        with sets_of(data):
             docs = [one for one in documents(data) if held_out(one)]
             talks = [one for one in conversations(data) if is_held_out(one.key)]
-        except FileNotFoundError as error:
-            raise SourceMissingError(
-                f"{error.filename} is not there: `penstock tune data verify` says what {data} lacks"
-            ) from error
         kept = {
             "documents": [{"group": one.group, "language": one.language, "text": one.text} for one in docs],
             "conversations": [{"group": one.group, "turns": one.turns} for one in talks],

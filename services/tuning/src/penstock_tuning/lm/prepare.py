@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain, islice
@@ -33,13 +33,14 @@ from penstock_tuning.lm.config import LmConfig, Text
 from penstock_tuning.lm.conversations import Conversation, conversations
 from penstock_tuning.lm.corpus import is_held_out
 from penstock_tuning.lm.generator import samples
-from penstock_tuning.lm.held_out import carriers_of, held_out_texts
+from penstock_tuning.lm.held_out import carriers_of, held_out_texts, sets_of
 from penstock_tuning.lm.runtime import load_tokenizer
 from penstock_tuning.lm.tokenizer import Turn, encode_conversation, save_tokenizer, special_id, train_tokenizer
 
 CARD = "prepared.json"
 _TOGETHER = 1000
 _COMMON = 5
+_UNFILLED = 16
 _GENERATED_FOR_THE_TOKENIZER = 10_000
 # What decides the conversations beside the sets themselves.
 _CODE = ("conversations", "facts", "generator", "json_tasks", "phrases", "requests")
@@ -99,7 +100,9 @@ def prepare(config: LmConfig, work: Path, root: Path, cache: Path, progress: Pro
     manifest = manifests.load()
     train = build("text", "train", config.seed, root=root, cache=cache, progress=progress)
     held_out = build("text", "validation", config.seed, root=root, cache=cache, progress=progress)
-    talking = {one.source for one in conversations(root)}
+    with sets_of(root):
+        talks = [one for one in conversations(root) if manifest.sources[one.source].split == "train"]
+    talking = {one.source for one in talks}
     key = {"configuration": config.digest(), "data": _digest(manifest, talking, str(train.card["digest"]))}
     if (work / CARD).exists():
         if json.loads((work / CARD).read_text("utf-8"))["key"] != key:
@@ -113,11 +116,11 @@ def prepare(config: LmConfig, work: Path, root: Path, cache: Path, progress: Pro
         work,
         texts=(one for one in train if one.source in reads),
         held_out_texts=held_out,
-        talks=[one for one in conversations(root) if manifest.sources[one.source].split == "train"],
+        talks=talks,
         measured=held_out_texts(root, work),
         progress=progress,
     )
-    names = sorted(reads | {name for name in talking if manifest.sources[name].split == "train"})
+    names = sorted(reads | talking)
     card |= {"key": key, "sources": {name: manifest.sources[name].digest for name in names}}
     write_card(work, card | {"seconds": round(time.monotonic() - began, 1)})
     return load_prepared(work)
@@ -284,21 +287,27 @@ def _beginnings(tokenizer: Tokenizer, texts: Iterable[Example], config: LmConfig
 
 
 def pack(tokenizer: Tokenizer, talks: Iterable[Sequence[Turn]], length: int, seed: int) -> Rows:
-    """Put whole conversations, in a seeded order, into rows of `length`; longer ones are cut."""
+    """Put whole conversations, in a seeded order, into rows of `length`, each where least is left over; longer ones are
+    cut.
+    """
     given = list(talks)
     random.Random(seed).shuffle(given)
-    rows: list[list[int]] = [[]]
-    marks: list[list[int]] = [[]]
+    rows: list[tuple[list[int], list[int]]] = []
+    unfilled: list[tuple[list[int], list[int]]] = []
     for turns in given:
         ids, learn = encode_conversation(tokenizer, turns)
-        if len(rows[-1]) + min(len(ids), length) > length:
-            rows.append([])
-            marks.append([])
-        rows[-1] += ids[:length]
-        marks[-1] += [ANSWERED if keep else READ for keep in learn[:length]]
+        ids, marks = ids[:length], [ANSWERED if keep else READ for keep in learn[:length]]
+        fitting = [row for row in unfilled if len(row[0]) + len(ids) <= length]
+        if not fitting:
+            fitting = [([], [])]
+            rows += fitting
+            unfilled = [*unfilled[-_UNFILLED:], *fitting]
+        row = max(fitting, key=lambda one: len(one[0]))
+        row[0].extend(ids)
+        row[1].extend(marks)
     tokens = np.zeros((len(rows), length), np.uint16)
     marked = np.zeros((len(rows), length), np.uint8)
-    for n, (row, mark) in enumerate(zip(rows, marks, strict=True)):
-        tokens[n, : len(row)] = row
-        marked[n, : len(mark)] = mark
+    for n, (ids, marks) in enumerate(rows):
+        tokens[n, : len(ids)] = ids
+        marked[n, : len(marks)] = marks
     return Rows(tokens, marked)

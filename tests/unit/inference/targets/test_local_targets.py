@@ -317,6 +317,10 @@ def test_several_answers_and_likelihoods_are_asked_of_the_local_model_alone(one:
         text, last = _alone(request)
         assert at.text() == text
         assert (at.last().others, at.last().logprobs, at.last().tokens) == (last.others, last.logprobs, last.tokens)
+        early = tuple(each for piece in at.pieces[1][:-1] for each in piece.likelihoods)
+        assert last.logprobs is not None
+        assert early == last.logprobs[: len(early)]
+        assert len(early) > 1, "they came at the end alone"
     assert one.seen == []
     with bench(target("one", one), models={}) as at:
         at.run(request)

@@ -22,7 +22,7 @@ SETTINGS = (
     "tokenizer_megabytes=1",
     "validation_rows=8",
     "checkpoint_every=6",
-    "export={bits: 8, block_size: 32, accuracy_level: 4, max_megabytes: 20, max_cost: 0.5}",
+    "export={bits: 8, block_size: 32, accuracy_level: 4, max_megabytes: 20, max_cost: 0.5, prompts: 12}",
 )
 THINGS = ["house", "garden", "river", "mountain", "letter", "window", "bottle", "engine", "island", "carpet"]
 MEASURED: dict[str, Any] = {

@@ -82,6 +82,8 @@ class Export(Part):
     """Of the folder, in millions of bytes."""
     max_cost: Positive
     """Bits for a byte of held-out text that quantization may add."""
+    prompts: Count = 400
+    """Generated prompts that its few tasks are measured on, for each side of their split."""
 
 
 class LmConfig(Part):

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ RECORD = "run.json"
 SUMS = "SHA256SUMS"
 _CHECKED_PROMPTS = 50
 _CHECKED_TOKENS = 48
-_MEASURED_PROMPTS = 400
 
 
 def folder_bytes(folder: Path) -> int:
@@ -95,7 +93,7 @@ def export(config: LmConfig, prepared: Prepared, measured: dict[str, Any], work:
         save_tokenizer(prepared.tokenizer, folder, config.shape.context)
     _agree(model, config, fp32, quantized)
 
-    result = evaluate(quantized, measured, prompts=_MEASURED_PROMPTS, seed=config.seed, reference=fp32)
+    result = evaluate(quantized, measured, prompts=config.export.prompts, seed=config.seed, reference=fp32)
     text, tasks = together(result["text"]), result["tasks_held_out_phrases"]["all"]
     metrics = {name: round(text[name], 4) for name in ("bits_per_byte", "fp32_bits_per_byte", "same_next_token")}
     metrics |= {"perplexity": round(text["perplexity"], 2)}
@@ -150,7 +148,7 @@ def _build(source: Path, target: Path, precision: str, config: LmConfig) -> None
 def _agree(model: Any, config: LmConfig, fp32: Path, quantized: Path) -> None:
     """Refuse folders whose greedy answers differ from the network's, or between the two runtimes."""
     tokenizer = load_tokenizer(quantized)
-    made = islice(samples(config.seed + 100, "held_out", _CHECKED_PROMPTS), _CHECKED_PROMPTS)
+    made = samples(config.seed + 100, "held_out", min(_CHECKED_PROMPTS, config.export.prompts))
     prompts = [prompt_ids(tokenizer, quantized, one.turns[:-1]) for one in made]
     longest = config.shape.context - _CHECKED_TOKENS
     prompts = [ids for ids in prompts if len(ids) <= longest]

@@ -246,11 +246,12 @@ def copies(texts: Sequence[str], held_out: Sequence[str]) -> list[bool]:
 
     A run that five of the texts have is a phrase of a template or of small talk, and shows no copy.
     """
+    none = np.zeros(0, np.uint64)
     runs = [shingles(words(text), Sequences.SIZE) for text in texts]
-    values, counts = np.unique(np.concatenate([*runs, np.zeros(0, np.uint64)]), return_counts=True)
-    wanted = [shingles(words(text), Sequences.SIZE) for text in held_out]
-    known = np.setdiff1d(np.concatenate([*wanted, np.zeros(0, np.uint64)]), values[counts >= _COMMON])
-    return [bool(np.isin(mine, known).any()) for mine in runs]
+    values, counts = np.unique(np.concatenate([none, *runs]), return_counts=True)
+    wanted = np.unique(np.concatenate([none, *(shingles(words(text), Sequences.SIZE) for text in held_out)]))
+    shared = np.isin(values, wanted) & (counts < _COMMON)
+    return [bool(shared[np.searchsorted(values, mine)].any()) for mine in runs]
 
 
 def _stream(tokenizer: Tokenizer, texts: Iterable[Example], counts: Counter[str]) -> Tokens:

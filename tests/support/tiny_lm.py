@@ -11,7 +11,7 @@ from penstock_tuning.lm.conversations import Conversation
 from penstock_tuning.lm.prepare import Prepared, load_prepared, make, write_card
 
 SETTINGS = (
-    "shape={vocabulary: 480, width: 32, layers: 2, heads: 2, key_value_heads: 1, feed_forward: 48, context: 64}",
+    "shape={vocabulary: 480, width: 32, layers: 2, heads: 2, key_value_heads: 1, feed_forward: 48, context: 640}",
     "generated=60",
     "phases=[{tokens: 3072, learned: all, shares: {text: 0.6, conversations: 0.2, generated: 0.2}},"
     " {tokens: 2048, learned: answers, shares: {conversations: 1, generated: 1}}]",

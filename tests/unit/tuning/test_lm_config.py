@@ -73,6 +73,7 @@ def test_the_digest_is_of_what_decides_the_weights() -> None:
         ("shape.key_value_heads=3", "evenly"),
         ("length=2048", "longer than the context"),
         ("length=500", "rows of 500"),
+        ("shape.context=512", "shape.context"),
         ("phases=[{tokens: 100, learned: all, shares: {text: 1}}]", "less than one batch"),
         ("phases=[{tokens: 9000, learned: all, shares: {books: 1}}]", "phases"),
         ("phases=[{tokens: 9000, learned: some, shares: {text: 1}}]", "phases"),

@@ -100,7 +100,7 @@ def test_the_folder_is_a_model_and_says_where_it_is_from(finished: tuple[Path, d
 def test_the_inference_service_loads_the_folder(finished: tuple[Path, dict[str, Any]]) -> None:
     model, _ = finished
     layout = ModelLayout.read(model)
-    assert (layout.layers, layout.kv_heads, layout.head_size, layout.context_length) == (2, 1, 16, 64)
+    assert (layout.layers, layout.kv_heads, layout.head_size, layout.context_length) == (2, 1, 16, 640)
     tokenizer = load_tokenizer(model)
     assert prompt_ids(tokenizer, model, [("user", "hello")])[0] == 1
     assert np.isfinite(finished[1]["metrics"]["same_next_token"])

@@ -31,7 +31,8 @@ class Shape(Part):
     heads: Count
     key_value_heads: Count
     feed_forward: Count
-    context: Count
+    context: Annotated[int, Field(ge=640)]
+    """Tokens; fewer have no room for what the export is measured on."""
     rope_theta: float = 10_000.0
 
     @model_validator(mode="after")

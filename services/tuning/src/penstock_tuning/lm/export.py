@@ -150,8 +150,6 @@ def _agree(model: Any, config: LmConfig, fp32: Path, quantized: Path) -> None:
     tokenizer = load_tokenizer(quantized)
     made = samples(config.seed + 100, "held_out", min(_CHECKED_PROMPTS, config.export.prompts))
     prompts = [prompt_ids(tokenizer, quantized, one.turns[:-1]) for one in made]
-    longest = config.shape.context - _CHECKED_TOKENS
-    prompts = [ids for ids in prompts if len(ids) <= longest]
     pairs = (
         ("fp32 export against PyTorch", torch_greedy(model), OnnxModel(fp32).greedy),
         ("onnxruntime-genai against onnxruntime", genai_greedy(quantized), OnnxModel(quantized).greedy),

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.support.tiny_lm import MEASURED, config, prepared
 
 from penstock.models.folders import scan
 from penstock_inference.layout import ModelLayout
+from penstock_inference.local import LocalBackend
+from penstock_inference.runner import Limits
 from penstock_tuning.lm.errors import CheckpointMissingError, ExportRejectedError
 from penstock_tuning.lm.export import SUMS
 from penstock_tuning.lm.runtime import load_tokenizer, prompt_ids
@@ -103,7 +104,8 @@ def test_the_inference_service_loads_the_folder(finished: tuple[Path, dict[str, 
     assert (layout.layers, layout.kv_heads, layout.head_size, layout.context_length) == (2, 1, 16, 640)
     tokenizer = load_tokenizer(model)
     assert prompt_ids(tokenizer, model, [("user", "hello")])[0] == 1
-    assert np.isfinite(finished[1]["metrics"]["same_next_token"])
+    backend = LocalBackend.load(model, Limits(rows=2))
+    assert backend.versions["model"] == layout.digest()
 
 
 @pytest.mark.parametrize(

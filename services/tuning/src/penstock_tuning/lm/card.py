@@ -42,6 +42,8 @@ def model_card(record: Mapping[str, Any], origins: list[str]) -> str:
         f"{number}. {phase['tokens']:,} tokens ({_shares(phase['shares'])}), {_learned(phase['learned'])};"
         for number, phase in enumerate(recipe["phases"], 1)
     )
+    # The builder shares the output's matrix with the embeddings in 4 bits, and not in 8.
+    embeddings = "embeddings fp32" if export["bits"] == 8 else "embeddings among them"
     against = record["measured"]["quantized_against_fp32"]
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)}---
@@ -59,7 +61,7 @@ It is **not** a source of knowledge, and whoever needs good answers points the i
 each of {len(placeholder_tokens())} placeholders such as `<PERSON_1>` |
 | context | {shape["context"]} tokens; trained on {recipe["length"]}, longer prompts are untested ground |
 | weights | {export["bits"]} bits (MatMulNBits, block size {export["block_size"]}, accuracy level \
-{export["accuracy_level"]}), embeddings fp32; {metrics["megabytes"]} MB in all |
+{export["accuracy_level"]}), {embeddings}; {metrics["megabytes"]} MB in all |
 | end of an answer | `<|end|>`, id 2; padding `<|pad|>`, id 0; start `<|bos|>`, id 1 |
 | languages | English in the main; German, French, Spanish, Italian, Portuguese in fixed phrases |
 | licence | Apache-2.0; attribution of the training sets in `{NOTICE}` |

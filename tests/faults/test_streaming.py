@@ -38,13 +38,24 @@ class Reader:
     def ended(self) -> int:
         return sum(any(piece.finish_reason for piece in stream.values()) for stream in self.pieces.values())
 
+    def open(self) -> list[str]:
+        """The streams without an end, and what has come of each."""
+        return [
+            f"{request_id}: pieces {sorted(stream)}"
+            for request_id, stream in self.pieces.items()
+            if not any(piece.finish_reason for piece in stream.values())
+        ]
+
     def text(self, request_id: str) -> str:
         stream = self.pieces[request_id]
         assert sorted(stream) == list(range(len(stream))), "a piece is missing"
         return "".join(stream[sequence].text for sequence in sorted(stream))
 
 
-def test_streams_go_on_after_a_crash_and_repeats_are_told_by_their_sequence(bootstrap: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["streams under way", "a stream has ended"])
+def test_streams_go_on_after_a_crash_and_repeats_are_told_by_their_sequence(
+    bootstrap: str, tmp_path: Path, moment: str
+) -> None:
     prefix = f"s{uuid.uuid4().hex[:10]}."
     with Service(bootstrap, prefix, tmp_path) as service, Follower(bootstrap, prefix, [TOKENS]) as follower:
         reader = Reader(follower)
@@ -52,11 +63,13 @@ def test_streams_go_on_after_a_crash_and_repeats_are_told_by_their_sequence(boot
         offer.send(ANSWERS, patient=True)
         offer.flush()
 
-        def several() -> bool:
+        def reached() -> bool:
             reader.read()
+            if moment == "a stream has ended":  # when its answer may count as given, and others are about to end
+                return reader.ended() > 0
             return sum(len(stream) > 5 for stream in reader.pieces.values()) >= 3
 
-        wait_until(several, "streams under way")
+        wait_until(reached, moment)
         assert reader.ended() < ANSWERS
         service.kill()
         service.launch()
@@ -65,7 +78,7 @@ def test_streams_go_on_after_a_crash_and_repeats_are_told_by_their_sequence(boot
             reader.read()
             return reader.ended() == ANSWERS
 
-        wait_until(whole, "all streams to end", 180)
+        wait_until(whole, "all streams to end", 180, tails=lambda: f"{reader.open()}\n{service.tail()}")
         with Follower(bootstrap, prefix, [COMPLETIONS]) as completed:
             found: list[CompletionGenerated] = []
 

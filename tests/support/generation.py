@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ VAULT = SealedVault(key_id="k1", wrapped_key="a", wrap_nonce="b", nonce="c", cip
 
 
 class Sink:
-    """Collects what is streamed."""
+    """Collects what is streamed. A slow one has not delivered it until the test calls what is `waiting`."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, *, slow: bool = False) -> None:
+        self.slow = slow
+        self.waiting: dict[str, Callable[[], None]] = {}
         self.sent: list[tuple[TokensGenerated, Inbound]] = []
         self._error = error
 
@@ -43,6 +45,12 @@ class Sink:
         if self._error is not None:
             raise self._error
         self.sent.append((tokens, inbound))
+
+    def when_delivered(self, request_id: str, then: Callable[[], None]) -> None:
+        if self.slow:
+            self.waiting[request_id] = then
+        else:
+            then()
 
     def of(self, request_id: str) -> list[TokensGenerated]:
         return [tokens for tokens, _ in self.sent if tokens.request_id == request_id]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ class MemoryTokens:
     def send(self, tokens: TokensGenerated, inbound: Inbound) -> None:
         assert inbound.event is not None
         self.sent.append(tokens)
+
+    def when_delivered(self, request_id: str, then: Callable[[], None]) -> None:
+        then()
 
 
 class MemoryResources(Resources):

@@ -37,6 +37,15 @@ def test_a_stream_that_cannot_be_sent_does_not_end_the_answer() -> None:
     assert completed(jobs[0]).completion.text == "w1 w3 w5 "
 
 
+def test_an_answer_counts_as_given_once_its_stream_has_arrived() -> None:
+    sink = Sink(slow=True)
+    (job,) = Bench(Scripted(), sink=sink).run(event_of("a", stream=True))
+    assert sink.of("a")[-1].finish_reason == "length"
+    assert job.outcomes == []
+    sink.waiting["a"]()
+    assert completed(job).completion.text == "w1 w3 w5 "
+
+
 def _streams(bench: Bench, answers: int) -> list[list[TokensGenerated]]:
     pieces = bench.sink.of("r1")
     streams = [[piece for piece in pieces if piece.index == index] for index in range(answers)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from opentelemetry.trace import Span
@@ -249,16 +250,15 @@ class Generating:
             cached=piece.cached,
         )
         spans.close_chat(request.span, completion, piece.provenance)
-        request.job.finish(
-            CompletionGenerated(
-                context=context,
-                findings=event.findings,
-                completion=completion,
-                others=piece.others or None,
-                parameters=event.parameters,
-                vault=event.vault,
-            )
+        finished = CompletionGenerated(
+            context=context,
+            findings=event.findings,
+            completion=completion,
+            others=piece.others or None,
+            parameters=event.parameters,
+            vault=event.vault,
         )
+        self._sink.when_delivered(context.request_id, partial(_finish, request.job, finished))
 
     def _expire(self) -> None:
         for request in [*self._in_flight.values(), *self._suspects]:
@@ -323,6 +323,14 @@ class Generating:
 
     def _elapsed_ms(self, request: _InFlight) -> float:
         return (self._monotonic() - request.started) * 1000.0
+
+
+def _finish(job: Job, finished: CompletionGenerated) -> None:
+    """The end of a job with an answer, in whichever thread heard that its stream has arrived."""
+    try:
+        job.finish(finished)
+    except Exception as error:  # noqa: BLE001  # any bug below: logged, dead-lettered
+        job.finish(_bug(error))
 
 
 def _bug(error: BaseException) -> StageError:

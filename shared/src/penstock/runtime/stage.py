@@ -7,7 +7,7 @@ no Kafka, no environment and no telemetry set-up; it may open spans under `Inbou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -215,4 +215,12 @@ class TokenSink(Protocol):
 
     def send(self, tokens: TokensGenerated, inbound: Inbound) -> None:
         """Publish a piece; waits for the broker only while the client's queue is full."""
+        ...
+
+    def when_delivered(self, request_id: str, then: Callable[[], None]) -> None:
+        """Call `then` once the broker has all that was sent of a request, or refused it: at once where it already has.
+
+        An answer that counts as given before its stream has arrived is not generated again after a crash, and its
+        reader would wait for the rest in vain. In any thread; `then` must not raise.
+        """
         ...

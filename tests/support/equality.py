@@ -16,7 +16,7 @@ from penstock_inference.layout import ModelLayout
 from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.sampler import Sampler
-from penstock_inference.scheduler import Generation
+from penstock_inference.scheduler import GRID, Generation
 from penstock_inference.session import Provider
 
 
@@ -160,7 +160,7 @@ def run(folder: Path, cases: Sequence[Case], how: How, choose: Choose = greedy) 
     """All cases through one engine."""
     layout = ModelLayout.read(folder)
     runner = _Watched(layout, Limits(rows=how.rows, provider=how.provider))
-    prefixes = PrefixCache(how.prefix_mib << 20) if how.prefix_mib else None
+    prefixes = PrefixCache(how.prefix_mib << 20, runner.read(0, 0, GRID)) if how.prefix_mib else None
 
     def chosen(generation: Generation, logits: Logits) -> int:
         return (choose if generation.key >= 0 else greedy)(generation, logits)

@@ -11,10 +11,13 @@ import pytest
 from penstock_inference.backend import RequestFault
 from penstock_inference.engine import Engine, Logits
 from penstock_inference.prefixes import Block, PrefixCache
-from penstock_inference.scheduler import Generation
+from penstock_inference.scheduler import GRID, Generation
 
 VOCABULARY = 50
 EOS = 3
+
+
+BLOCK = np.zeros(GRID, np.int64)
 
 
 class LedgerRunner:
@@ -90,7 +93,7 @@ def _alone(generation: Generation) -> list[int]:
 @pytest.mark.parametrize("rows", [1, 2, 8, 64])
 @pytest.mark.parametrize("prefix_bytes", [0, 1 << 10, 1 << 20])
 def test_every_row_gets_what_it_gets_alone(rows: int, prefix_bytes: int) -> None:
-    engine = Engine(LedgerRunner(rows), _greedy, step_tokens=rows + 20, prefixes=PrefixCache(prefix_bytes))
+    engine = Engine(LedgerRunner(rows), _greedy, step_tokens=rows + 20, prefixes=PrefixCache(prefix_bytes, BLOCK))
     generations = _mixed()
     for generation in generations:
         engine.add(generation)
@@ -220,7 +223,7 @@ def test_a_failing_pass_over_all_rows_is_nobodys_fault_and_after_clear_work_goes
 
 def test_a_prompt_that_begins_as_an_earlier_one_runs_only_what_is_new() -> None:
     runner = LedgerRunner(2, 256)
-    prefixes = PrefixCache(1 << 20)
+    prefixes = PrefixCache(1 << 20, BLOCK)
     engine = Engine(runner, _greedy, prefixes=prefixes)
     beginning = [each % 41 for each in range(100)]
     answers = []
@@ -295,7 +298,7 @@ def test_an_adapter_that_cannot_be_had_is_the_fault_of_who_asks_alone() -> None:
 
 def test_beginnings_are_kept_for_each_adapter_apart() -> None:
     runner = LedgerRunner(2, 256)
-    engine = Engine(runner, _greedy, prefixes=PrefixCache(1 << 20), adapters=Places(2))
+    engine = Engine(runner, _greedy, prefixes=PrefixCache(1 << 20, BLOCK), adapters=Places(2))
     for adapter in (None, "a", "b", "a", None):
         generation = Generation(0, list(range(40)), 2)
         generation.adapter = adapter

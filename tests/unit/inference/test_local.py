@@ -22,7 +22,7 @@ from penstock_inference.local import LocalBackend
 from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
 from penstock_inference.sampler import seed_of
-from penstock_inference.scheduler import Generation
+from penstock_inference.scheduler import GRID, Generation
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TINY = FIXTURES / "tiny-lm"
@@ -157,7 +157,7 @@ def test_the_shipped_model_answers_the_same_in_stretches_in_a_batch_and_after_a_
         for key in range(14)
     ]
     runner = OnnxRunner(layout, Limits(rows=6))
-    prefixes = PrefixCache(8 << 20)
+    prefixes = PrefixCache(8 << 20, runner.read(0, 0, GRID))
     engine = Engine(runner, lambda _, logits: int(logits.argmax()), step_tokens=48, prefixes=prefixes)
     generations = [Generation(key, prompt, 5 + 3 * key, layout.eos_ids) for key, prompt in enumerate(prompts)]
     for generation in generations:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from penstock_inference.prefixes import Block, PrefixCache
 from penstock_inference.scheduler import GRID
 
-SIZE = 8 * GRID
+BLOCK = np.zeros(GRID, np.int64)
+SIZE = BLOCK.nbytes
 
 
 def reader(prompt: list[int], read: list[int] | None = None) -> Callable[[int, int], Block]:
@@ -32,7 +33,7 @@ def tokens(cache: PrefixCache, prompt: list[int]) -> list[int]:
 
 
 def test_a_beginning_is_found_and_the_last_two_tokens_are_always_computed() -> None:
-    cache, prompt = PrefixCache(1 << 20), list(range(50))
+    cache, prompt = PrefixCache(1 << 20, BLOCK), list(range(50))
     assert cache.reusable(prompt) == 0
     cache.store(prompt, reader(prompt))
     assert tokens(cache, [*prompt[:40], 7, 7]) == prompt[:32]
@@ -41,7 +42,7 @@ def test_a_beginning_is_found_and_the_last_two_tokens_are_always_computed() -> N
 
 
 def test_a_block_counts_only_behind_the_same_beginning() -> None:
-    cache = PrefixCache(1 << 20)
+    cache = PrefixCache(1 << 20, BLOCK)
     first, other = [1] * GRID + [5] * GRID + [9] * 4, [2] * GRID + [5] * GRID + [9] * 4
     cache.store(first, reader(first))
     assert cache.reusable(other) == 0
@@ -50,7 +51,7 @@ def test_a_block_counts_only_behind_the_same_beginning() -> None:
 
 
 def test_only_what_is_new_is_read() -> None:
-    cache, read = PrefixCache(1 << 20), []
+    cache, read = PrefixCache(1 << 20, BLOCK), []
     one, two = list(range(40)), [*range(32), *range(90, 120)]
     cache.store(one, reader(one, read))
     cache.store(two, reader(two, read))
@@ -58,7 +59,7 @@ def test_only_what_is_new_is_read() -> None:
 
 
 def test_the_least_recently_used_goes_first_and_ends_before_beginnings() -> None:
-    cache = PrefixCache(4 * SIZE)
+    cache = PrefixCache(4 * SIZE, BLOCK)
     old, used, new = ([key] * (2 * GRID + 2) for key in (1, 2, 3))
     cache.store(old, reader(old))
     cache.store(used, reader(used))
@@ -72,16 +73,16 @@ def test_the_least_recently_used_goes_first_and_ends_before_beginnings() -> None
 
 
 def test_a_prompt_longer_than_the_cache_keeps_its_beginning() -> None:
-    cache, prompt = PrefixCache(3 * SIZE), list(range(10 * GRID))
+    cache, prompt = PrefixCache(3 * SIZE, BLOCK), list(range(10 * GRID))
     cache.store(prompt, reader(prompt))
     assert cache.reusable(prompt) == 3 * GRID
     assert cache.bytes <= 3 * SIZE
 
 
-def test_memory_is_taken_whole_with_the_first_block(resident: Callable[[], int]) -> None:
-    cache, wide = PrefixCache(32 << 20), np.zeros((64, GRID, 64), np.float32)
+def test_memory_is_taken_whole_before_the_first_prompt(resident: Callable[[], int]) -> None:
+    wide = np.zeros((64, GRID, 64), np.float32)
     before = resident()
-    cache.store(list(range(20)), lambda start, stop: wide)
+    cache = PrefixCache(32 << 20, wide)
     taken = resident() - before
     assert taken >= 30 << 20
     for prompt in range(200):
@@ -91,7 +92,7 @@ def test_memory_is_taken_whole_with_the_first_block(resident: Callable[[], int])
 
 
 def test_clear_forgets() -> None:
-    cache, prompt = PrefixCache(1 << 20), list(range(50))
+    cache, prompt = PrefixCache(1 << 20, BLOCK), list(range(50))
     cache.store(prompt, reader(prompt))
     cache.clear()
     assert (cache.reusable(prompt), cache.bytes) == (0, 0)
@@ -103,7 +104,7 @@ def test_clear_forgets() -> None:
     blocks=st.integers(0, 8),
 )
 def test_what_is_found_is_always_what_was_asked_for_within_the_limit(prompts: list[list[int]], blocks: int) -> None:
-    cache = PrefixCache(blocks * SIZE)
+    cache = PrefixCache(blocks * SIZE, BLOCK)
     for each in prompts:
         prompt = [token for token in each for _ in range(GRID)] + [7, 8]
         found = tokens(cache, prompt)

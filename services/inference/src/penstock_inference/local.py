@@ -128,7 +128,7 @@ class LocalBackend:
         adapters = None
         if registry is not None and limits.adapters:
             adapters = Adapters(registry, digest, runner, slots=limits.adapters, rank=limits.adapter_rank)
-        prefixes = PrefixCache(limits.prefix_mib << 20, counted) if limits.prefix_mib else None
+        prefixes = PrefixCache(limits.prefix_mib << 20, runner.read(0, 0, GRID), counted) if limits.prefix_mib else None
 
         def engine(choose: Choose) -> Generates:
             return Engine(

@@ -46,16 +46,16 @@ class _Node:
 
 
 class PrefixCache:
-    """At most `limit_bytes` of blocks, whose memory is taken whole with the first one and then neither grows nor moves.
+    """At most `limit_bytes` of blocks like `block`, whose memory is taken whole here and then neither grows nor moves.
 
     Used by one thread; the counts may be read by others.
     """
 
-    def __init__(self, limit_bytes: int, counted: Counted = count_nothing) -> None:
-        self._limit = limit_bytes
+    def __init__(self, limit_bytes: int, block: Block, counted: Counted = count_nothing) -> None:
         self._nodes: OrderedDict[_Key, _Node] = OrderedDict()
-        self._blocks: npt.NDArray[Any] | None = None
-        self._free: list[int] = []
+        # touched, so that the memory is there from the start: taken with the first prompt, it cost it four passes
+        self._blocks = np.full((limit_bytes // block.nbytes, *block.shape), 0, block.dtype)
+        self._free = list(range(len(self._blocks)))
         self._last = _ROOT
         self._counted = counted
         self.reused_tokens = 0
@@ -78,7 +78,7 @@ class PrefixCache:
         self.reused_tokens += tokens
         self.computed_tokens += len(prompt) - tokens
         self._counted(tokens, len(prompt) - tokens)
-        return [self._blocks[node.place] for _, node in found] if self._blocks is not None else []
+        return [self._blocks[node.place] for _, node in found]
 
     def store(self, prompt: Sequence[int], read: Callable[[int, int], Block], adapter: str | None = None) -> None:
         """Keep the prompt's blocks; `read` copies those of tokens start..stop-1 that are not here."""
@@ -90,8 +90,9 @@ class PrefixCache:
             if node is not None:
                 self._nodes.move_to_end(key)  # what is kept for this prompt drives out none of it
             else:
-                place = self._place(block := read(start, start + GRID), beside=len(keys))
-                if self._blocks is None or place is None:
+                block = read(start, start + GRID)
+                place = self._place(beside=len(keys))
+                if place is None:
                     break
                 self._blocks[place] = block
                 self._last += 1
@@ -104,22 +105,18 @@ class PrefixCache:
     @property
     def bytes(self) -> int:
         """What the kept blocks take."""
-        return 0 if self._blocks is None else len(self._nodes) * self._blocks[:1].nbytes
+        return len(self._nodes) * self._blocks[:1].nbytes
 
     def clear(self) -> None:
         """Forget all blocks."""
         self._free += [node.place for node in self._nodes.values()]
         self._nodes.clear()
 
-    def _place(self, block: Block, beside: int) -> int | None:
+    def _place(self, beside: int) -> int | None:
         """Where a block may stand, once the least recently used one has gone if need be; all are alike.
 
         None where there is room for no more than the `beside` newest.
         """
-        if self._blocks is None:
-            # touched, so that the memory is there from now on
-            self._blocks = np.full((self._limit // block.nbytes, *block.shape), 0, block.dtype)
-            self._free = list(range(len(self._blocks)))
         if beside >= len(self._blocks):
             return None
         if not self._free:

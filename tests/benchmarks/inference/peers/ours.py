@@ -14,7 +14,7 @@ from penstock_inference.genai.model import GenaiModel
 from penstock_inference.layout import ModelLayout
 from penstock_inference.prefixes import PrefixCache
 from penstock_inference.runner import Limits, OnnxRunner
-from penstock_inference.scheduler import Generation
+from penstock_inference.scheduler import GRID, Generation
 
 CONTEXT = 1024
 
@@ -34,7 +34,7 @@ class Ours:
     def engine(self) -> Engine:
         """A new one on that."""
         limits = self._limits
-        prefixes = PrefixCache(limits.prefix_mib << 20)
+        prefixes = PrefixCache(limits.prefix_mib << 20, self._runner.read(0, 0, GRID))
         return Engine(
             self._runner, likeliest, step_tokens=limits.step_tokens, stall_s=limits.stall_s, prefixes=prefixes
         )

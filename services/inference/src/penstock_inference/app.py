@@ -105,6 +105,7 @@ def _limits(settings: Settings) -> Limits:
         rows=settings.inference_rows,
         context=settings.inference_context,
         threads=settings.inference_threads,
+        spin_us=settings.inference_spin_us,
         memory_mib=settings.inference_memory_mib,
         step_tokens=settings.inference_step_tokens,
         stall_s=settings.inference_stall_ms / 1000,

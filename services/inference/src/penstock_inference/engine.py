@@ -94,7 +94,7 @@ class Engine:
         choose: Choose,
         *,
         step_tokens: int = 512,
-        stall_s: float = 0.05,
+        stall_s: float = 0.2,
         prefixes: PrefixCache | None = None,
         adapters: Adapters | None = None,
         clock: Callable[[], float] = time.perf_counter,

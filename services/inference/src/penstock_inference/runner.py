@@ -43,17 +43,18 @@ _TENSOR_TYPES: dict[str, type[np.generic]] = {
 class Limits:
     """What a backend may use.
 
-    Most rows, tokens in a row (None: the model's own) and in a step; threads; MiB of tensors, and of prefixes kept
-    besides; seconds that running rows may wait for the prompts of others; what runs the passes; adapters in memory,
-    and their most rank.
+    Most rows, tokens in a row (None: the model's own) and in a step; threads, and microseconds that they wait awake;
+    MiB of tensors, and of prefixes kept besides; seconds that running rows may wait for the prompts of others; what
+    runs the passes; adapters in memory, and their most rank.
     """
 
     rows: int = 8
     context: int | None = None
     threads: int = 1
+    spin_us: int = 100
     memory_mib: int = 1024
     step_tokens: int = 512
-    stall_s: float = 0.05
+    stall_s: float = 0.2
     prefix_mib: int = 64
     provider: Provider = "cpu"
     adapters: int = 4
@@ -70,7 +71,7 @@ class OnnxRunner:
         self.graph = layout.graph
         self.adapters: AdapterSlots | None = None
         """Once `adapt` was called."""
-        self._open = partial(open_session, layout, limits.threads, limits.provider)
+        self._open = partial(open_session, layout, limits.threads, limits.provider, spin_us=limits.spin_us)
         self._session = self._open()
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}

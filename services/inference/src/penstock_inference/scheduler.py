@@ -113,7 +113,7 @@ class Scheduler:
         space: Space,
         *,
         step_tokens: int = 512,
-        stall_s: float = 0.05,
+        stall_s: float = 0.2,
         reusable: Callable[[Generation], int] | None = None,
         admits: Callable[[Generation, Sequence[Generation]], bool] | None = None,
     ) -> None:

@@ -19,8 +19,27 @@ _CPU: Final = "CPUExecutionProvider"
 _CUDA_OPTIONS: Final = {"use_tf32": "0"}
 
 
+def spinning(microseconds: int) -> dict[str, str]:
+    """Entries of a session's configuration: how long threads wait awake for their next part of a pass, 0 to sleep.
+
+    Never from one pass to the next: there they would take the cores from the other services.
+    """
+    if not microseconds:
+        return {"session.intra_op.allow_spinning": "0"}
+    return {
+        "session.intra_op.allow_spinning": "1",
+        "session.intra_op.spin_duration_us": str(microseconds),
+        "session.force_spinning_stop": "1",
+    }
+
+
 def open_session(
-    layout: ModelLayout, threads: int, provider: Provider = "cpu", change: Callable[[bytes], bytes] | None = None
+    layout: ModelLayout,
+    threads: int,
+    provider: Provider = "cpu",
+    change: Callable[[bytes], bytes] | None = None,
+    *,
+    spin_us: int = 0,
 ) -> Any:
     """Open the graph, changed further by `change`; raises ConfigurationError where it cannot be, or not so provided.
 
@@ -33,8 +52,8 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # threads that spin while they wait take the cores from the other services
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, value in spinning(spin_us).items():
+        options.add_session_config_entry(name, value)
     # where a graph that comes from memory finds its weights
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(layout.graph.parent))
     options.log_severity_level = 3

@@ -38,6 +38,10 @@ class Settings(ServedModel, UnorderedSettings):
     inference_threads: Annotated[int, Field(ge=1, le=256)] = Field(
         default=1, description="Threads of a forward pass; as many as cores slows a shared machine down badly."
     )
+    inference_spin_us: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=100,
+        description="Microseconds that threads wait awake for their next part of a pass; 0: they sleep at once.",
+    )
     inference_provider: Literal["cpu", "cuda"] = Field(
         default="cpu",
         description="What runs the model; `cuda` needs onnxruntime-gpu in place of onnxruntime, and a device.",
@@ -50,7 +54,7 @@ class Settings(ServedModel, UnorderedSettings):
         default=512, description="Most tokens in a round: one for each row, the rest of prompts."
     )
     inference_stall_ms: Annotated[float, Field(gt=0, le=60_000)] = Field(
-        default=50.0, description="How long rows that generate may wait in a round for the prompts of others."
+        default=200.0, description="How long rows that generate may wait in a round for the prompts of others."
     )
     inference_cache_mib: Annotated[int, Field(ge=0)] = Field(
         default=64,

@@ -39,7 +39,9 @@ class KafkaTokens:
     From the first piece on, a thread hears the broker's word on each: between two pieces nobody else does.
     """
 
-    def __init__(self, config: dict[str, Any], names: Names, client: Callable[[dict[str, Any]], Any] = Producer) -> None:
+    def __init__(
+        self, config: dict[str, Any], names: Names, client: Callable[[dict[str, Any]], Any] = Producer
+    ) -> None:
         self._producer = client({**config, "linger.ms": 0})
         self._topic = names.topic(TOKENS)
         self._changing = threading.Lock()

@@ -32,6 +32,8 @@ class Model:
         self.free = threading.Event()
         self.hold_at: int | None = None
         """Before this step it waits to be set free."""
+        self.expected = 1
+        """Steps count from where so many requests have come."""
         self.steps = 0
         self.before_step: Callable[[set[int]], None] = lambda keys: None
         self.keys: set[int] = set()
@@ -47,7 +49,7 @@ class Model:
     def step(self) -> Sequence[Piece]:
         if self.hold_at is not None and self.steps >= self.hold_at:
             self.free.wait(60)
-        self.steps += 1
+        self.steps += self.added >= self.expected
         self.before_step(self.keys)
         pieces = self._backend.step()
         self.keys -= {piece.key for piece in pieces if piece.finish_reason is not None}
@@ -145,9 +147,9 @@ def test_a_server_that_dies_in_the_middle_is_followed_by_the_local_model(one: Ch
 
 def test_a_local_model_that_fails_in_the_middle_is_followed_by_the_server(one: ChatServer) -> None:
     model = Model()
-    model.hold_at = 12
+    model.hold_at, model.expected = 12, 2
     with bench(own(), target("one", one, role="fallback"), models={"own": model}) as at:
-        at.add(_request(1), _request(2))
+        at.add(_request(1, max_tokens=200), _request(2, max_tokens=200))
         at.until(lambda: bool(at.text(1) and at.text(2)))
 
         def broken(keys: set[int]) -> None:
@@ -167,9 +169,9 @@ def test_a_local_model_that_fails_in_the_middle_is_followed_by_the_server(one: C
 
 def test_a_fault_of_one_request_is_not_its_neighbours(one: ChatServer) -> None:
     model = Model()
-    model.hold_at = 12
+    model.hold_at, model.expected = 12, 2
     with bench(own(), target("one", one, role="fallback"), models={"own": model}) as at:
-        at.add(_request(1), _request(2))
+        at.add(_request(1, max_tokens=200), _request(2, max_tokens=200))
         at.until(lambda: bool(at.text(1) and at.text(2)))
 
         def broken(keys: set[int]) -> None:

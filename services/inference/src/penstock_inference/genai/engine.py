@@ -81,7 +81,7 @@ class GenaiEngine:
         choose: Choose,
         *,
         step_tokens: int = 512,
-        stall_s: float = 0.05,
+        stall_s: float = 0.2,
         counted: Counted = count_nothing,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:

@@ -18,6 +18,7 @@ from penstock.contracts.errors import ConfigurationError
 from penstock_inference.engine import Logits
 from penstock_inference.layout import Sizes
 from penstock_inference.runner import Limits
+from penstock_inference.session import spinning
 
 LIBRARY: Final = "onnxruntime-genai"
 _ITEM: Final = 4
@@ -69,7 +70,7 @@ class GenaiModel:
             )
         self._library = _import()
         self.version = str(self._library.__version__)
-        self._model = self._open(folder, limits.threads)
+        self._model = self._open(folder, limits)
 
     def begin(self, length: int) -> Line:
         """A new sequence of at most `length` tokens."""
@@ -77,13 +78,12 @@ class GenaiModel:
         parameters.set_search_options(do_sample=False, max_length=length)
         return Line(self._library.Generator(self._model, parameters))
 
-    def _open(self, folder: Path, threads: int) -> Any:
+    def _open(self, folder: Path, limits: Limits) -> Any:
         options = {
-            "intra_op_num_threads": threads,
+            "intra_op_num_threads": limits.threads,
             "inter_op_num_threads": 1,
             "log_severity_level": 3,
-            # threads that spin while they wait take the cores from the other services
-            "session.intra_op.allow_spinning": "0",
+            **spinning(limits.spin_us),
         }
         try:
             config = self._library.Config(str(folder))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.pieces import assert_pieces_end_where_a_whole_run_does
 
 from penstock.embeddings.encoder import Encoder
 from penstock.models.folders import scan
@@ -33,7 +34,7 @@ from penstock_tuning.encoder.model import (  # noqa: E402  # the same
 )
 from penstock_tuning.encoder.quantize import OnnxEncoder  # noqa: E402  # the same
 from penstock_tuning.encoder.train import Pretraining  # noqa: E402  # the same
-from penstock_tuning.training.checkpoints import CHECKPOINT, load_checkpoint  # noqa: E402  # the same
+from penstock_tuning.training.checkpoints import CHECKPOINT  # noqa: E402  # the same
 
 WORDS = ["the", "house", "of", "the", "red", "fox", "and", "a", "blue", "bird", "in", "my", "small", "garden"]
 TEXTS = [" ".join(WORDS[(n * step) % len(WORDS)] for n in range(90)) for step in range(1, 60)]
@@ -123,26 +124,11 @@ def test_the_training_step_compiles_as_one_graph() -> None:
 
 
 def test_a_run_in_pieces_ends_where_an_uncut_one_does(tmp_path: Path) -> None:
-    recipe, data = config(), prepared()
-    for name in ("whole", "pieces"):
-        (tmp_path / name).mkdir()
-    whole = Pretraining(recipe, data, tmp_path / "whole")
-    assert whole.run()
-    pieces = 0
-    finished = False
-    while not finished:
-        ticks = itertools.count()
-        piece = Pretraining(recipe, data, tmp_path / "pieces", clock=lambda ticks=ticks: float(next(ticks)))
-        finished = piece.run(deadline=6.0)
-        pieces += 1
-    assert pieces > 3
-    one, other = (load_checkpoint(tmp_path / name) for name in ("whole", "pieces"))
-    assert one["step"] == other["step"] == recipe.steps
-    for name, tensor in one["weights"].items():
-        torch.testing.assert_close(other["weights"][name], tensor, atol=1e-6, rtol=1e-5)
-    losses = [row["validation_loss"] for row in one["history"] if "validation_loss" in row]
+    recipe = config()
+    state = assert_pieces_end_where_a_whole_run_does(partial(Pretraining, recipe, prepared()), tmp_path, recipe.steps)
+    losses = [row["validation_loss"] for row in state["history"] if "validation_loss" in row]
     assert losses[-1] < losses[0]
-    assert one["seconds"] > 0
+    assert state["seconds"] > 0
 
 
 def test_export_writes_a_folder_that_was_checked(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.pieces import assert_pieces_end_where_a_whole_run_does
 from tests.support.tiny_heads import config, examples, prepared, tokenizer
 
 from penstock.embeddings.encoder import Encoder
@@ -30,7 +30,6 @@ from penstock_tuning.heads.export import export  # noqa: E402  # the same
 from penstock_tuning.heads.graph import heads_graph  # noqa: E402  # the same
 from penstock_tuning.heads.model import embedded, initial_heads, loss_of, pooled, states_of  # noqa: E402  # the same
 from penstock_tuning.heads.train import HeadsTraining, begun  # noqa: E402  # the same
-from penstock_tuning.training.checkpoints import load_checkpoint  # noqa: E402  # the same
 
 WIDTH = 32
 
@@ -150,27 +149,14 @@ def test_a_pair_is_told_from_the_others_of_its_batch_and_not_from_its_kin() -> N
 
 def test_a_run_in_pieces_ends_where_an_uncut_one_does(tmp_path: Path) -> None:
     recipe = config("tokens=16384", "checkpoint_every=10")
-    for name in ("whole", "pieces"):
-        (tmp_path / name).mkdir()
-    data = prepared(recipe, tmp_path / "whole")
-    shape = encoder().shape
-    whole = HeadsTraining(recipe, shape, begin(), data, tmp_path / "whole")
-    assert whole.run()
-    pieces, finished = 0, False
-    while not finished:
-        ticks = itertools.count()
-        piece = HeadsTraining(
-            recipe, shape, begin(), data, tmp_path / "pieces", clock=lambda ticks=ticks: float(next(ticks))
-        )
-        finished = piece.run(deadline=8.0)
-        pieces += 1
-    assert pieces > 3
-    one, other = (load_checkpoint(tmp_path / name) for name in ("whole", "pieces"))
-    assert one["step"] == other["step"] == recipe.steps
-    for name, tensor in one["weights"].items():
-        torch.testing.assert_close(other["weights"][name], tensor, atol=1e-6, rtol=1e-5)
+    data = prepared(recipe, tmp_path)
+
+    def run(work: Path, **clock: Any) -> HeadsTraining:
+        return HeadsTraining(recipe, encoder().shape, begin(), data, work, **clock)
+
+    state = assert_pieces_end_where_a_whole_run_does(run, tmp_path, recipe.steps)
     assert not torch.equal(
-        one["weights"]["heads.pii.weight"], initial_heads(WIDTH, 16, recipe.seed)["heads.pii.weight"]
+        state["weights"]["heads.pii.weight"], initial_heads(WIDTH, 16, recipe.seed)["heads.pii.weight"]
     )
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from penstock_tuning.lm.config import load_config
-from penstock_tuning.lm.export import SUMS, folder_bytes, put_in_place, write_checksums
+from penstock_tuning.lm.export import SUMS, folder_bytes, write_checksums
 from penstock_tuning.training.attribution import CARD
 
 ROOT = Path(__file__).parents[3]
@@ -54,14 +54,3 @@ def test_checksums_leave_the_card_out(tmp_path: Path) -> None:
     write_checksums(tmp_path)
     write_checksums(tmp_path)
     assert (tmp_path / SUMS).read_text(encoding="utf-8") == f"{hashlib.sha256(b'abc').hexdigest()}  model.onnx\n"
-
-
-def test_a_new_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    target, new = tmp_path / "model", tmp_path / ".model.new"
-    target.mkdir()
-    new.mkdir()
-    (target / "old").write_text("1", encoding="utf-8")
-    (new / "new").write_text("2", encoding="utf-8")
-    put_in_place(new, target)
-    assert [file.name for file in target.iterdir()] == ["new"]
-    assert [file.name for file in tmp_path.iterdir()] == ["model"]

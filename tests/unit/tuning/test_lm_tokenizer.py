@@ -10,6 +10,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from penstock_tuning.data.example import LANGUAGES
 from penstock_tuning.lm.runtime import prompt_ids, render
 from penstock_tuning.lm.tokenizer import (
     CHAT_TEMPLATE,
@@ -18,7 +19,7 @@ from penstock_tuning.lm.tokenizer import (
     save_tokenizer,
     train_tokenizer,
 )
-from penstock_tuning.lm.vocabulary import LANGUAGES, SPECIAL_TOKENS
+from penstock_tuning.lm.vocabulary import SPECIAL_TOKENS
 
 MODEL = Path(__file__).parents[3] / "deploy" / "models" / "penstock-lm"
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.pieces import assert_pieces_end_where_a_whole_run_does
 from tests.support.tiny_lm import MEASURED, config, prepared
 
 from penstock.models.folders import scan
 from penstock_inference.layout import ModelLayout
 from penstock_inference.local import LocalBackend
 from penstock_inference.runner import Limits
-from penstock_tuning.lm.errors import CheckpointMissingError, ExportRejectedError
+from penstock_tuning.errors import CheckpointMissingError
+from penstock_tuning.lm.errors import ExportRejectedError
 from penstock_tuning.lm.export import SUMS
 from penstock_tuning.lm.runtime import load_tokenizer, prompt_ids
-from penstock_tuning.training.checkpoints import load_checkpoint
 
 torch: Any = pytest.importorskip("torch", reason="torch is an extra of penstock-tuning (train)")
 pytest.importorskip("transformers", reason="transformers is an extra of penstock-tuning (train)")
@@ -35,22 +36,9 @@ def test_the_parameters_are_those_counted() -> None:
 def test_a_run_in_pieces_ends_where_an_uncut_one_does(tmp_path: Path) -> None:
     recipe = config()
     data = prepared(recipe, tmp_path / "data")
-    for name in ("whole", "pieces"):
-        (tmp_path / name).mkdir()
     with pytest.raises(CheckpointMissingError):
-        load_model(tmp_path / "whole", recipe)
-    assert Training(recipe, data, tmp_path / "whole").run()
-    pieces, finished = 0, False
-    while not finished:
-        ticks = itertools.count()
-        piece = Training(recipe, data, tmp_path / "pieces", clock=lambda ticks=ticks: float(next(ticks)))
-        finished = piece.run(deadline=8.0)
-        pieces += 1
-    assert pieces > 2
-    one, other = (load_checkpoint(tmp_path / name) for name in ("whole", "pieces"))
-    assert one["step"] == other["step"] == recipe.steps
-    for name, tensor in one["weights"].items():
-        torch.testing.assert_close(other["weights"][name], tensor, atol=1e-6, rtol=1e-5)
+        load_model(tmp_path / "data", recipe)
+    assert_pieces_end_where_a_whole_run_does(partial(Training, recipe, data), tmp_path, recipe.steps)
 
 
 def test_only_what_is_marked_is_learned(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from penstock_tuning.data.build import CACHE
 from penstock_tuning.data.build import build as run_build
 from penstock_tuning.data.example import SPLITS, TASKS
 from penstock_tuning.data.report import figures, page
-from penstock_tuning.lm.errors import TuningError
+from penstock_tuning.errors import TuningError
 
 app = typer.Typer(no_args_is_help=True, help="The public sets that models are trained on: check, build, report.")
 

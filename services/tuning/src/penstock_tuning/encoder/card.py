@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
-from penstock_tuning.data.example import LANGUAGES
 from penstock_tuning.training.attribution import NOTICE
+from penstock_tuning.training.folder import front_matter
 
 _WEIGHTS = "int8, matrices with a scale for each column (dynamic quantization, 7 bits used), embeddings for each row"
 
@@ -16,28 +14,13 @@ _WEIGHTS = "int8, matrices with a scale for each column (dynamic quantization, 7
 def model_card(record: Mapping[str, Any], origins: list[str]) -> str:
     """Front matter as on the Hugging Face hub, then what a reader must know."""
     shape, metrics = record["configuration"]["shape"], record["metrics"]
-    front = {
-        "license": "apache-2.0",
-        "language": list(LANGUAGES),
-        "datasets": origins,
-        "model-index": [
-            {
-                "name": record["name"],
-                "results": [
-                    {
-                        "task": {"type": "fill-mask"},
-                        "dataset": {"name": "held-out sources", "type": "penstock-text-validation"},
-                        "metrics": [{"type": name, "value": value} for name, value in metrics.items()],
-                    }
-                ],
-            }
-        ],
-    }
+    front = front_matter(
+        record, origins, task="fill-mask", measured_on="held-out sources", kind="penstock-text-validation"
+    )
     sizes = (shape["layers"], shape["width"], shape["heads"], shape["feed_forward"])
     architecture = "{} layers, width {}, {} heads, gated units of {}".format(*sizes)
     phases = ", ".join(f"{one['tokens']:,} in rows of {one['length']}" for one in record["configuration"]["phases"])
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)}---
+    return f"""{front}
 # {record["name"]}
 
 A bidirectional encoder of {record["parameters"] / 1e6:.1f} million parameters: the base of Penstock's small

@@ -10,7 +10,7 @@ None is retriable: each needs a person to change something.
 
 from __future__ import annotations
 
-from penstock_tuning.lm.errors import TuningError
+from penstock_tuning.errors import TuningError
 
 
 class EncoderConfigError(TuningError):

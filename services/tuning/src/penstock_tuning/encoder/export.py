@@ -1,6 +1,6 @@
 """From a checkpoint to a model folder: fp32 and int8 ONNX, what int8 costs, configuration, card, record.
 
-The folder is put in place by one rename, and only where every check passed. Needs the extra `train`.
+The folder is put in place by renames, and only where every check passed. Needs the extra `train`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from penstock_tuning.encoder.graph import encoder_graph
 from penstock_tuning.encoder.model import Weights, hidden_states, rotary, to_numpy
 from penstock_tuning.encoder.prepare import Prepared, whole_rows
 from penstock_tuning.encoder.quantize import Cost, OnnxEncoder, compare, quantize
-from penstock_tuning.encoder.record import RECORD, run_record
+from penstock_tuning.encoder.record import run_record
 from penstock_tuning.encoder.tokenizer import MASK, PAD, SEPARATOR, SPECIAL, START, save_tokenizer
 from penstock_tuning.training.attribution import CARD, NOTICE, notice, origins, sources_read
 from penstock_tuning.training.checkpoints import load_checkpoint
+from penstock_tuning.training.folder import put_in_place
 from penstock_tuning.training.hardware import hardware, used
+from penstock_tuning.training.record import RECORD
 
 _log = structlog.get_logger()
 GRAPH = "model.onnx"
@@ -90,8 +92,7 @@ def export(config: EncoderConfig, prepared: Prepared, work: Path, target: Path) 
     (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (new / CARD).write_text(model_card(record, origins(read)), "utf-8")
     (new / NOTICE).write_text(notice(read, config.name), "utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    new.rename(target)
+    put_in_place(new, target)
     return record
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock_tuning.encoder.config import EncoderConfig
-
-RECORD = "run.json"
+from penstock_tuning.training import record
 
 
 def run_record(
@@ -29,22 +28,19 @@ def run_record(
         metrics: of the exported model.
         machine: `hardware()` and what the run used of it.
     """
-    return {
-        "name": config.name,
-        "configuration": config.model_dump(mode="json"),
-        "configuration_digest": config.digest(),
-        "data": {
+    return record.run_record(
+        config,
+        {
             "digest": card["key"]["data"],
             "sources": card["sources"],
             "train": card["train"],
             "validation": card["validation"],
         },
-        "parameters": config.shape.parameters,
-        "steps": config.steps,
-        "tokens": config.tokens,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "tokens_per_second": round(config.tokens / seconds["pretraining"]) if seconds["pretraining"] else None,
-        "metrics": dict(metrics),
-        "history": history,
-        "hardware": dict(machine),
-    }
+        parameters=config.shape.parameters,
+        tokens=config.tokens,
+        learning="pretraining",
+        seconds=seconds,
+        history=history,
+        metrics=metrics,
+        machine=machine,
+    )

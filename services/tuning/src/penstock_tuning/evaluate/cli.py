@@ -12,11 +12,11 @@ from rich.console import Console
 
 from penstock_tuning.data.build import CACHE
 from penstock_tuning.data.cli import DATA
+from penstock_tuning.errors import TuningError
 from penstock_tuning.evaluate import page, tables
 from penstock_tuning.evaluate.errors import EvaluationError, ToolMissingError
 from penstock_tuning.evaluate.results import LINEAR, SCRATCH, SHIPPED, Results, Splits, measure, there
 from penstock_tuning.evaluate.systems import HeadsFolder, System, megabytes
-from penstock_tuning.lm.errors import TuningError
 from penstock_tuning.training.hardware import hardware
 
 MODEL = Path("build/models/penstock-heads")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
-from penstock_tuning.data.example import LANGUAGES
 from penstock_tuning.training.attribution import NOTICE
+from penstock_tuning.training.folder import front_matter
 
 _OUTPUTS = {
     "similarity": "`token_embeddings` `[batch, tokens, {dimensions}]` and `embedding` `[batch, {dimensions}]`",
@@ -21,30 +19,19 @@ _OUTPUTS = {
 def model_card(record: Mapping[str, Any], said: Mapping[str, Any], origins: list[str]) -> str:
     """Front matter as on the Hugging Face hub, then what a reader must know."""
     recipe, metrics = record["configuration"], record["metrics"]
-    front = {
-        "license": "apache-2.0",
-        "language": list(LANGUAGES),
-        "datasets": origins,
-        "model-index": [
-            {
-                "name": record["name"],
-                "results": [
-                    {
-                        "task": {"type": "text-classification"},
-                        "dataset": {"name": "sources kept apart to calibrate", "type": "penstock-calibration"},
-                        "metrics": [{"type": name, "value": value} for name, value in metrics.items()],
-                    }
-                ],
-            }
-        ],
-    }
+    front = front_matter(
+        record,
+        origins,
+        task="text-classification",
+        measured_on="sources kept apart to calibrate",
+        kind="penstock-calibration",
+    )
     tasks = [task for task in _OUTPUTS if task in recipe["shares"]]
     outputs = "; ".join(_OUTPUTS[task].format(dimensions=recipe["dimensions"]) for task in tasks)
     minutes = record["seconds"]["training"] / 60
     sizes = ", ".join(f"{name} {one['rows']:,} windows" for name, one in record["data"]["tasks"].items())
     begun = "a pretrained encoder" if recipe["pretrained"] else "random weights, to compare with"
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120)}---
+    return f"""{front}
 # {record["name"]}
 
 Penstock's small classifiers: an encoder of {record["parameters"] / 1e6:.1f} million parameters and heads on it. One

@@ -1,6 +1,6 @@
 """From a checkpoint to a model folder: calibration, fp32 and int8 graphs, what int8 costs, card, record.
 
-Calibration and thresholds are of the int8 graph, because that is what runs. The folder is put in place by one rename,
+Calibration and thresholds are of the int8 graph, because that is what runs. The folder is put in place by renames,
 and only where every check passed. Needs the extra `train`.
 """
 
@@ -28,7 +28,6 @@ from penstock_tuning.encoder.config import Shape
 from penstock_tuning.encoder.export import hf_config
 from penstock_tuning.encoder.model import Weights, rotary, to_numpy
 from penstock_tuning.encoder.quantize import quantize
-from penstock_tuning.encoder.record import RECORD
 from penstock_tuning.encoder.tokenizer import save_tokenizer
 from penstock_tuning.heads import measure
 from penstock_tuning.heads.calibrate import Calibrated
@@ -50,7 +49,9 @@ from penstock_tuning.heads.prepare import Prepared
 from penstock_tuning.heads.record import Base, run_record
 from penstock_tuning.training.attribution import CARD, NOTICE, notice, origins, sources_read
 from penstock_tuning.training.checkpoints import load_checkpoint
+from penstock_tuning.training.folder import put_in_place
 from penstock_tuning.training.hardware import hardware, used
+from penstock_tuning.training.record import RECORD
 
 _log = structlog.get_logger()
 GRAPH = "model.onnx"
@@ -114,8 +115,7 @@ def export(config: HeadsConfig, base: Base, prepared: Prepared, work: Path, targ
     read = sources_read(manifests.load(), ("text", RESOURCE, *config.tasks))
     (new / CARD).write_text(model_card(record, said, origins(read)), "utf-8")
     (new / NOTICE).write_text(notice(read, config.name), "utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    new.rename(target)
+    put_in_place(new, target)
     return record
 
 

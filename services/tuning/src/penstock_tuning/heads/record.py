@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from penstock_tuning.encoder.config import EncoderConfig
-from penstock_tuning.encoder.record import RECORD
 from penstock_tuning.encoder.tokenizer import load_tokenizer
 from penstock_tuning.heads.config import HeadsConfig
 from penstock_tuning.heads.errors import EncoderMissingError
+from penstock_tuning.training import record
 from penstock_tuning.training.checkpoints import CHECKPOINT
 
 
@@ -38,8 +38,8 @@ def find_encoder(model: Path, work: Path, *, pretrained: bool) -> Base:
         EncoderMissingError: one of them is not there, or they are not of one run.
     """
     try:
-        record = json.loads((model / RECORD).read_text("utf-8"))
-        config = EncoderConfig.model_validate(record["configuration"])
+        made = json.loads((model / record.RECORD).read_text("utf-8"))
+        config = EncoderConfig.model_validate(made["configuration"])
     except (OSError, ValueError, KeyError, ValidationError) as error:
         raise EncoderMissingError(
             f"no finished encoder in {model} ({type(error).__name__}): run `penstock tune encoder` to its end first"
@@ -54,7 +54,7 @@ def find_encoder(model: Path, work: Path, *, pretrained: bool) -> Base:
             )
         with checkpoint.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
-    return Base(config, load_tokenizer(model), total.hexdigest()[:16], record)
+    return Base(config, load_tokenizer(model), total.hexdigest()[:16], made)
 
 
 def run_record(
@@ -78,27 +78,23 @@ def run_record(
         metrics: of the exported graph, on sources kept apart.
         machine: `hardware()` and what the run used of it.
     """
-    return {
-        "name": config.name,
-        "configuration": config.model_dump(mode="json"),
-        "configuration_digest": config.digest(),
-        "encoder": {
-            "name": base.config.name,
-            "digest": base.digest,
-            "configuration_digest": base.config.digest(),
-            "pretrained": config.pretrained,
-            "seconds": base.record["seconds"],
-            "shape": base.config.shape.model_dump(),
-        },
-        "data": {"digests": card["key"]["data"], "sources": card["sources"], "tasks": card["tasks"]},
-        "parameters": base.config.shape.parameters,
-        "steps": config.steps,
-        "tokens": config.steps * config.batch_tokens,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "tokens_per_second": round(config.steps * config.batch_tokens / seconds["training"])
-        if seconds["training"]
-        else None,
-        "metrics": dict(metrics),
-        "history": history,
-        "hardware": dict(machine),
+    common = record.run_record(
+        config,
+        {"digests": card["key"]["data"], "sources": card["sources"], "tasks": card["tasks"]},
+        parameters=base.config.shape.parameters,
+        tokens=config.steps * config.batch_tokens,
+        learning="training",
+        seconds=seconds,
+        history=history,
+        metrics=metrics,
+        machine=machine,
+    )
+    encoder = {
+        "name": base.config.name,
+        "digest": base.digest,
+        "configuration_digest": base.config.digest(),
+        "pretrained": config.pretrained,
+        "seconds": base.record["seconds"],
+        "shape": base.config.shape.model_dump(),
     }
+    return record.with_entry(common, "encoder", encoder, before="data")

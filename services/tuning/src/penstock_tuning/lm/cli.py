@@ -10,8 +10,8 @@ import typer
 
 from penstock_tuning.data.build import CACHE
 from penstock_tuning.data.cli import DATA
+from penstock_tuning.errors import TuningError
 from penstock_tuning.lm.config import load_config
-from penstock_tuning.lm.errors import TuningError
 from penstock_tuning.training.command import (
     Cache,
     Changes,

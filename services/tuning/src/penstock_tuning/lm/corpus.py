@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock_tuning.lm.vocabulary import LANGUAGES
+from penstock_tuning.data.example import LANGUAGES
 
 _DOC_SETS = (
     ("react_docs", "react_docs_de"),

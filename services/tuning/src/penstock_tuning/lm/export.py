@@ -29,10 +29,11 @@ from penstock_tuning.lm.runtime import OnnxModel, genai_greedy, load_tokenizer, 
 from penstock_tuning.lm.tokenizer import save_tokenizer
 from penstock_tuning.training.attribution import CARD, NOTICE, notice, origins
 from penstock_tuning.training.checkpoints import load_checkpoint
+from penstock_tuning.training.folder import put_in_place
 from penstock_tuning.training.hardware import hardware, used
+from penstock_tuning.training.record import RECORD
 
 _log = structlog.get_logger()
-RECORD = "run.json"
 SUMS = "SHA256SUMS"
 _CHECKED_PROMPTS = 50
 _CHECKED_TOKENS = 48
@@ -51,16 +52,6 @@ def write_checksums(folder: Path) -> None:
         if file.name not in (CARD, SUMS)
     ]
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
-
-
-def put_in_place(new: Path, target: Path) -> None:
-    """Swap a finished folder in by renames; both must lie on one file system."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def export(config: LmConfig, prepared: Prepared, measured: dict[str, Any], work: Path, target: Path) -> dict[str, Any]:

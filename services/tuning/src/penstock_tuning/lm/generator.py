@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from penstock_tuning.data.example import LANGUAGES
 from penstock_tuning.lm import facts, phrases
 from penstock_tuning.lm.tokenizer import Turn
-from penstock_tuning.lm.vocabulary import LANGUAGES, PLACEHOLDER_MAX_INDEX, PLACEHOLDER_TYPES
+from penstock_tuning.lm.vocabulary import PLACEHOLDER_MAX_INDEX, PLACEHOLDER_TYPES
 
 Split = Literal["train", "held_out"]
 T = TypeVar("T")

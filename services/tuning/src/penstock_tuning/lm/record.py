@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock_tuning.lm.config import LmConfig
+from penstock_tuning.training import record
 
 _KINDS = ("text", "conversations", "generated", "held_out_conversations")
 
@@ -31,23 +32,15 @@ def run_record(
         measured: the same by group of text and by kind of task.
         machine: `hardware()` and what the run used of it.
     """
-    tokens = config.steps * config.batch_tokens
-    return {
-        "name": config.name,
-        "configuration": config.model_dump(mode="json"),
-        "configuration_digest": config.digest(),
-        "data": {
-            "digest": card["key"]["data"],
-            "sources": card["sources"],
-            **{kind: card[kind] for kind in _KINDS},
-        },
-        "parameters": config.shape.parameters,
-        "steps": config.steps,
-        "tokens": tokens,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "tokens_per_second": round(tokens / seconds["training"]) if seconds["training"] else None,
-        "metrics": dict(metrics),
-        "measured": dict(measured),
-        "history": history,
-        "hardware": dict(machine),
-    }
+    common = record.run_record(
+        config,
+        {"digest": card["key"]["data"], "sources": card["sources"], **{kind: card[kind] for kind in _KINDS}},
+        parameters=config.shape.parameters,
+        tokens=config.steps * config.batch_tokens,
+        learning="training",
+        seconds=seconds,
+        history=history,
+        metrics=metrics,
+        machine=machine,
+    )
+    return record.with_entry(common, "measured", dict(measured), before="history")

@@ -1,4 +1,4 @@
-"""What the tokenizer and the generator both name: special tokens, placeholders, languages."""
+"""What the tokenizer and the generator both name: special tokens, placeholders."""
 
 from __future__ import annotations
 
@@ -18,4 +18,3 @@ PLACEHOLDER_TYPES: tuple[str, ...] = (
 )
 PLACEHOLDER_MAX_INDEX = 9
 SPECIAL_TOKENS: tuple[str, ...] = ("<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
-LANGUAGES: tuple[str, ...] = ("en", "de", "fr", "es", "it", "pt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from penstock_tuning.lm.errors import CheckpointMissingError
+from penstock_tuning.errors import CheckpointMissingError
 
 CHECKPOINT = "checkpoint.pt"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.models.errors import ModelError
-from penstock_tuning.lm.errors import TuningError
+from penstock_tuning.errors import TuningError
 from penstock_tuning.training.registering import register_folder
 
 if TYPE_CHECKING:

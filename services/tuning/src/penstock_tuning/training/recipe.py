@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from penstock_tuning.lm.errors import TuningError
+from penstock_tuning.errors import TuningError
 
 PRESETS = ("cpu", "gpu")
 

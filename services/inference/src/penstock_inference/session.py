@@ -22,15 +22,11 @@ _CUDA_OPTIONS: Final = {"use_tf32": "0"}
 def spinning(microseconds: int) -> dict[str, str]:
     """Entries of a session's configuration: how long threads wait awake for their next part of a pass, 0 to sleep.
 
-    Never from one pass to the next: there they would take the cores from the other services.
+    Bounded, since threads that go on waiting after the last pass would take the cores from the other services.
     """
     if not microseconds:
         return {"session.intra_op.allow_spinning": "0"}
-    return {
-        "session.intra_op.allow_spinning": "1",
-        "session.intra_op.spin_duration_us": str(microseconds),
-        "session.force_spinning_stop": "1",
-    }
+    return {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": str(microseconds)}
 
 
 def open_session(

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 from tests.support.generation import event_of, job_of
 
 from penstock.contracts.events import TokensGenerated
+from penstock.runtime import tokens
 from penstock.runtime.kafka import Names
 from penstock.runtime.tokens import KafkaTokens
 
@@ -112,13 +113,18 @@ def test_all_that_wait_for_one_request_are_called(wire: Wire) -> None:
     assert all(one.wait(5) for one in told)
 
 
-def test_a_piece_that_cannot_be_delivered_is_logged_and_holds_nothing_up(wire: Wire) -> None:
+def test_a_piece_that_cannot_be_delivered_is_logged_and_holds_nothing_up(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(tokens, "_log", log)
     wire.send("a")
     told = wire.wait_for("a")
-    with capture_logs() as logs:
-        wire.client.deliver(0, KafkaError(KafkaError._MSG_TIMED_OUT))
-        assert told.wait(5)
-    assert [(entry["event"], entry["error"]) for entry in logs] == [("runtime.tokens.undelivered", "_MSG_TIMED_OUT")]
+    wire.client.deliver(0, KafkaError(KafkaError._MSG_TIMED_OUT))
+    assert told.wait(5)
+    assert [(call.args[0], call.kwargs["error"]) for call in log.calls] == [
+        ("runtime.tokens.undelivered", "_MSG_TIMED_OUT")
+    ]
 
 
 def test_a_piece_that_the_client_refuses_is_not_waited_for(wire: Wire) -> None:

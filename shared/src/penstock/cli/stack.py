@@ -241,9 +241,19 @@ class _Up:
         return ViewerState(kind="process", address=viewer.url, ours=True, viewer="zipkin", spans=viewer.endpoint)
 
     def _services(self, state: StackState) -> StackState:
+        """All services ready: what ends meanwhile, as its broker comes back, is started again, each once."""
+        state = self._start_missing(state)
+        while not all(service.identity.alive() for service in state.services.values()):
+            state = self._start_missing(state)
+        self._kept += [name for name in services.SERVICES if name not in self._started]
+        return state
+
+    def _start_missing(self, state: StackState) -> StackState:
         running = {name: service for name, service in state.services.items() if service.identity.alive()}
+        for name in self._started:
+            if name in state.services and name not in running:
+                raise _ended(state.services[name])
         wanted = [name for name in services.SERVICES if name not in running]
-        self._kept += [name for name in services.SERVICES if name in running]
         state = state.model_copy(update={"services": running})
         if wanted:
             self._report(f"starting {', '.join(wanted)}")
@@ -274,7 +284,10 @@ class _Up:
         while waiting:
             for name, service in list(waiting.items()):
                 if not service.identity.alive():
-                    raise StackError(f"{name} ended while starting; the end of {service.log}:\n{log_tail(service.log)}")
+                    if name in self._started:
+                        raise _ended(service)
+                    del waiting[name]
+                    continue
                 answer = readiness(service.port)
                 if answer.ready:
                     del waiting[name]
@@ -301,6 +314,10 @@ class _Up:
             self._folder.clear()
         else:
             self._folder.save(self._before)
+
+
+def _ended(service: ServiceState) -> StackError:
+    return StackError(f"{service.name} ended while starting; the end of {service.log}:\n{log_tail(service.log)}")
 
 
 def _port_of(address: str) -> int:

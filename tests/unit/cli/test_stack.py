@@ -36,7 +36,10 @@ class Started:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     made = Started()
-    nothing: Callable[..., Any] = lambda *_, **__: []  # noqa: E731
+
+    def nothing(*_: object, **__: object) -> list[Any]:
+        return []
+
     monkeypatch.setattr(services, "start", made)
     monkeypatch.setattr(stack, "readiness", lambda port: Readiness(True))
     monkeypatch.setattr(stack.Target, "reach", nothing)

@@ -59,17 +59,11 @@ class Wire:
     """Tokens over such a client."""
 
     def __init__(self) -> None:
-        self.clients: list[Client] = []
-        self.tokens = KafkaTokens({}, Names(""), self._client)
-        self.told: dict[str, threading.Event] = {}
+        self.tokens = KafkaTokens({}, Names(""), self._connect)
 
-    def _client(self, config: dict[str, Any]) -> Client:
-        self.clients.append(Client(config))
-        return self.clients[-1]
-
-    @property
-    def client(self) -> Client:
-        return self.clients[0]
+    def _connect(self, config: dict[str, Any]) -> Client:
+        self.client = Client(config)
+        return self.client
 
     def send(self, request_id: str, sequence: int = 0) -> None:
         inbound = job_of(event_of(request_id, stream=True)).inbound
